@@ -1,0 +1,381 @@
+//! The loops around an instruction set's dot products, written once for all of them.
+//!
+//! Everything here is `inline(always)`, so that each kernel's entry point, which carries the
+//! `target_feature` attribute, compiles it with its own instructions.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use super::activations::Activations;
+
+/// Weight rows of a tile.
+pub const TILE_ROWS: usize = 4;
+/// Rows of x of a tile.
+pub const TILE_COLUMNS: usize = 4;
+/// Chunks of k that a tile covers at most; longer rows are summed from several tiles.
+pub const TILE_CHUNKS: usize = 64;
+
+/// Some rows of a matrix, as bytes, to be multiplied with some rows of x.
+///
+/// `out[m * out_stride + n] = sum over c of s[n][c] * xs[m][c] * (dot(w[n][c], x[m][c])
+/// - zero[n][c] * sum(x[m][c]))`, c counting chunks of k.
+pub struct Panel<'a> {
+    /// Row `n` at `n * stride`, at least as many bytes as the chunks of x.
+    pub weights: &'a [u8],
+    pub stride: usize,
+    pub rows: usize,
+    pub scales: Scales<'a>,
+    pub zeros: Zeros<'a>,
+    pub x: &'a Activations,
+    pub columns: &'a [u32],
+    pub out: &'a mut [f32],
+    pub out_stride: usize,
+}
+
+/// Weight scales of a panel's rows.
+#[derive(Debug, Clone, Copy)]
+pub enum Scales<'a> {
+    /// One for each row.
+    Row(&'a [f32]),
+    /// `[rows, blocks]`, a block being `chunks` chunks.
+    Block { scales: &'a [f32], blocks: usize, chunks: usize },
+}
+
+/// What a weight byte must be lowered by, as the kernel takes it.
+#[derive(Debug, Clone, Copy)]
+pub enum Zeros<'a> {
+    /// The same for all.
+    Same(f32),
+    /// A zero point for each scale, plus a constant.
+    Each { zeros: &'a [u8], bias: f32 },
+}
+
+impl Zeros<'_> {
+    #[inline(always)]
+    pub fn at(&self, scale: usize) -> f32 {
+        match self {
+            Self::Same(zero) => *zero,
+            Self::Each { zeros, bias } => f32::from(zeros[scale]) + bias,
+        }
+    }
+}
+
+impl Panel<'_> {
+    /// Leaves out the first `rows` rows, which have been done.
+    pub fn skip(&mut self, rows: usize) {
+        let rows = rows.min(self.rows);
+        self.weights = &self.weights[(rows * self.stride).min(self.weights.len())..];
+        self.rows -= rows;
+        let per_row = match &mut self.scales {
+            Scales::Row(scales) => {
+                *scales = &scales[rows..];
+                1
+            }
+            Scales::Block { scales, blocks, .. } => {
+                *scales = &scales[rows * *blocks..];
+                *blocks
+            }
+        };
+        if let Zeros::Each { zeros, .. } = &mut self.zeros {
+            *zeros = &zeros[rows * per_row..];
+        }
+        let out = std::mem::take(&mut self.out);
+        let done = rows.min(out.len());
+        self.out = &mut out[done..];
+    }
+
+    /// Panics unless all that a kernel reads through raw pointers is there. Every kernel's entry
+    /// point calls it; the soundness of the kernels rests on it.
+    pub fn check(&self) {
+        let row_bytes = self.x.chunks() * self.x.chunk();
+        assert!(self.x.chunk() == 16 || self.x.chunk() == 32);
+        assert!(self.rows >= 1);
+        assert!((self.rows - 1) * self.stride + row_bytes <= self.weights.len());
+        assert!(self.columns.iter().all(|&m| (m as usize) < self.x.rows()));
+        if let Scales::Block { scales, blocks, chunks } = self.scales {
+            assert!(chunks >= 1 && blocks >= self.x.chunks().div_ceil(chunks));
+            assert!(scales.len() >= self.rows * blocks);
+        }
+    }
+}
+
+/// What a tile's dot products are computed from: pointers into slices that are long enough for
+/// `chunks` chunks, as [`Panel::check`] has made sure.
+pub struct Dots<'a, const N: usize, const M: usize> {
+    /// Weight row `n` at `weights + rows[n]`. Offsets, not products: overflow checks are on in
+    /// release builds, and one in the inner loop costs as much as its work.
+    pub weights: *const u8,
+    pub rows: [usize; N],
+    pub x: &'a Activations,
+    pub columns: [usize; M],
+    /// The first chunk of x.
+    pub first: usize,
+    pub chunks: usize,
+    /// Factor of (n, m, c) at `factors[m] + factor_rows[n] + c`.
+    pub factors: [*const f32; M],
+    pub factor_rows: [usize; N],
+}
+
+/// An instruction set: exact integer dot products of chunks, summed over chunks in f32.
+pub trait Isa {
+    /// `sums[m][n] = sum over c of factor(n, m, c) * dot(weights[n][c], x[m][first + c])`.
+    /// `inline(always)`: it becomes part of [`Isa::strip`].
+    ///
+    /// # Safety
+    /// The CPU has the instructions, and the pointers of `dots` are good as its fields say.
+    unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize>(
+        dots: &Dots<'_, N, M>,
+    ) -> [[f32; N]; M];
+
+    /// Calls [`strip`] from a function that has the `target_feature` attribute of these
+    /// instructions and is not inlined: one function for each shape keeps its registers.
+    ///
+    /// # Safety
+    /// As for [`strip`].
+    unsafe fn strip<const M: usize, const CHUNK: usize>(
+        panel: &mut Panel<'_>,
+        rows: Range<usize>,
+        m: usize,
+    );
+}
+
+/// Weight bytes that stay in the first-level cache while all rows of x pass over them.
+const STRIP_BYTES: usize = 16 << 10;
+
+/// Multiplies a panel.
+///
+/// # Safety
+/// The CPU has the instructions of `I`, and `panel.check()` was called.
+pub unsafe fn multiply<I: Isa>(panel: &mut Panel<'_>) {
+    let strip = (STRIP_BYTES / panel.stride.max(1)).next_multiple_of(TILE_ROWS);
+    for first in (0..panel.rows).step_by(strip) {
+        let rows = first..panel.rows.min(first + strip);
+        for m in (0..panel.columns.len()).step_by(TILE_COLUMNS) {
+            let columns = TILE_COLUMNS.min(panel.columns.len() - m);
+            let rows = rows.clone();
+            // SAFETY: the caller's conditions; rows and columns are inside the panel.
+            unsafe {
+                match (columns, panel.x.chunk()) {
+                    (1, 32) => I::strip::<1, 32>(panel, rows, m),
+                    (2, 32) => I::strip::<2, 32>(panel, rows, m),
+                    (3, 32) => I::strip::<3, 32>(panel, rows, m),
+                    (_, 32) => I::strip::<4, 32>(panel, rows, m),
+                    (1, _) => I::strip::<1, 16>(panel, rows, m),
+                    (2, _) => I::strip::<2, 16>(panel, rows, m),
+                    (3, _) => I::strip::<3, 16>(panel, rows, m),
+                    _ => I::strip::<4, 16>(panel, rows, m),
+                }
+            }
+        }
+    }
+}
+
+/// Multiplies weight rows `rows` of a panel with `M` rows of x from `panel.columns[m]` on.
+///
+/// # Safety
+/// As for [`multiply`], and rows and columns are inside the panel.
+#[inline(always)]
+pub unsafe fn strip<I: Isa, const M: usize, const CHUNK: usize>(
+    panel: &mut Panel<'_>,
+    rows: Range<usize>,
+    m: usize,
+) {
+    let mut n = rows.start;
+    // Accumulators, N times M of them, are to stay in registers: 4 x 1, 4 x 2, 2 x 3, 2 x 4.
+    // SAFETY: the same conditions.
+    unsafe {
+        if M <= 2 {
+            while n + 4 <= rows.end {
+                tile::<I, 4, M, CHUNK>(panel, n, m);
+                n += 4;
+            }
+        } else {
+            while n + 2 <= rows.end {
+                tile::<I, 2, M, CHUNK>(panel, n, m);
+                n += 2;
+            }
+        }
+        while n < rows.end {
+            tile::<I, 1, M, CHUNK>(panel, n, m);
+            n += 1;
+        }
+    }
+}
+
+/// `N` weight rows from `n` on, times `M` rows of x from `panel.columns[m]` on.
+#[inline(always)]
+unsafe fn tile<I: Isa, const N: usize, const M: usize, const CHUNK: usize>(
+    panel: &mut Panel<'_>,
+    n: usize,
+    m: usize,
+) {
+    let x = panel.x;
+    let mut columns = [0; M];
+    let mut x_scales = [std::ptr::null::<f32>(); M];
+    let mut x_sums = [std::ptr::null::<f32>(); M];
+    for i in 0..M {
+        columns[i] = panel.columns[m + i] as usize;
+        x_scales[i] = x.scales(columns[i]).as_ptr();
+        x_sums[i] = x.sums(columns[i]).as_ptr();
+    }
+    let mut rows = [0; N];
+    for j in 1..N {
+        rows[j] = rows[j - 1] + panel.stride;
+    }
+    let mut buffer = MaybeUninit::<[[[f32; TILE_CHUNKS]; N]; M]>::uninit();
+    let mut sums = [[0f32; N]; M];
+    let mut first = 0;
+    while first < x.chunks() {
+        let chunks = TILE_CHUNKS.min(x.chunks() - first);
+        let mut factors = x_scales;
+        let mut factor_rows = [0; N];
+        for i in 0..M {
+            let out = buffer.as_mut_ptr().cast::<f32>().wrapping_add(i * N * TILE_CHUNKS);
+            // SAFETY: x has `chunks` scales and sums from `first` on; `out` has N rows for
+            // TILE_CHUNKS factors; `check` has measured the weights' scales.
+            unsafe {
+                factors[i] = factors[i].add(first);
+                let x_scales = std::slice::from_raw_parts(factors[i], chunks);
+                let x_sums = std::slice::from_raw_parts(x_sums[i].add(first), chunks);
+                let off = off::<N>(panel, n, first, x_scales, x_sums, out);
+                for j in 0..N {
+                    sums[i][j] -= off[j];
+                }
+            }
+            if let Scales::Block { .. } = panel.scales {
+                factors[i] = out;
+                for j in 1..N {
+                    factor_rows[j] = factor_rows[j - 1] + TILE_CHUNKS;
+                }
+            }
+        }
+        // SAFETY: `check` has measured the rows.
+        let weights = unsafe { panel.weights.as_ptr().add(n * panel.stride + first * CHUNK) };
+        let dots = Dots::<N, M> { weights, rows, x, columns, first, chunks, factors, factor_rows };
+        // SAFETY: the caller has the instructions; the pointers are good for `chunks` chunks.
+        let dots = unsafe { I::dots::<N, M, CHUNK>(&dots) };
+        for i in 0..M {
+            for j in 0..N {
+                sums[i][j] += dots[i][j];
+            }
+        }
+        first += chunks;
+    }
+    for i in 0..M {
+        let out = &mut panel.out[(m + i) * panel.out_stride + n..][..N];
+        if let Scales::Row(scales) = panel.scales {
+            for (sum, scale) in sums[i].iter_mut().zip(&scales[n..n + N]) {
+                *sum *= scale;
+            }
+        }
+        out.copy_from_slice(&sums[i]);
+    }
+}
+
+/// What the zero points take off the sums of `N` rows with one row of x; and, where scales are by
+/// block, the factors of the chunks into `out[N][TILE_CHUNKS]`.
+///
+/// # Safety
+/// The panel was checked, and `out` has that room.
+#[inline(always)]
+unsafe fn off<const N: usize>(
+    panel: &Panel<'_>,
+    n: usize,
+    first: usize,
+    x_scales: &[f32],
+    x_sums: &[f32],
+    out: *mut f32,
+) -> [f32; N] {
+    let mut offs = [0f32; N];
+    let Scales::Block { scales, blocks, chunks: per_block } = panel.scales else {
+        if let Zeros::Same(0.0) = panel.zeros {
+            return offs;
+        }
+        let total = lanes_sum(x_sums);
+        for (j, off) in offs.iter_mut().enumerate() {
+            *off = panel.zeros.at(n + j) * total;
+        }
+        return offs;
+    };
+    let mut row = scales.as_ptr().wrapping_add(n * blocks);
+    let mut out = out;
+    for (j, off) in offs.iter_mut().enumerate() {
+        if per_block == 1 && let Zeros::Same(zero) = panel.zeros {
+            // SAFETY: row n + j has a scale for each chunk; there are at most TILE_CHUNKS.
+            unsafe {
+                let row = std::slice::from_raw_parts(row.add(first), x_scales.len());
+                *off = zero * block_factors(row, x_scales, x_sums, out);
+            }
+        } else {
+            for (c, (x_scale, x_sum)) in x_scales.iter().zip(x_sums).enumerate() {
+                let block = (first + c) / per_block;
+                // SAFETY: `check` has seen that there are as many blocks; c is below TILE_CHUNKS.
+                let scale = unsafe { *row.add(block) };
+                // SAFETY: the same.
+                unsafe { out.add(c).write(scale * x_scale) };
+                *off += panel.zeros.at((n + j) * blocks + block) * scale * x_sum;
+            }
+        }
+        row = row.wrapping_add(blocks);
+        out = out.wrapping_add(TILE_CHUNKS);
+    }
+    offs
+}
+
+/// The sum of `x` in eight lanes, which compile to a vector.
+#[inline(always)]
+fn lanes_sum(x: &[f32]) -> f32 {
+    let (x8, rest) = x.as_chunks::<8>();
+    let mut lanes = [0f32; 8];
+    for x in x8 {
+        for j in 0..8 {
+            lanes[j] += x[j];
+        }
+    }
+    let mut sum = 0.0;
+    for x in rest {
+        sum += x;
+    }
+    sum + add_lanes(lanes)
+}
+
+#[inline(always)]
+fn add_lanes(lanes: [f32; 8]) -> f32 {
+    ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5]))
+        + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]))
+}
+
+/// Weight scale times activation scale for each chunk; returns weight scales times x sums.
+///
+/// # Safety
+/// `out` has room for as many floats as `weights` has.
+#[inline(always)]
+unsafe fn block_factors(weights: &[f32], x_scales: &[f32], x_sums: &[f32], out: *mut f32) -> f32 {
+    let (w8, w_rest) = weights.as_chunks::<8>();
+    let (s8, s_rest) = x_scales.as_chunks::<8>();
+    let (x8, x_rest) = x_sums.as_chunks::<8>();
+    let mut lanes = [0f32; 8];
+    let mut at = out;
+    for ((w, s), x) in w8.iter().zip(s8).zip(x8) {
+        let mut product = [0f32; 8];
+        for j in 0..8 {
+            product[j] = w[j] * s[j];
+            lanes[j] += w[j] * x[j];
+        }
+        // SAFETY: there is room for the weights' length.
+        unsafe {
+            at.cast::<[f32; 8]>().write_unaligned(product);
+            at = at.add(8);
+        }
+    }
+    let mut off = 0.0;
+    for ((w, s), x) in w_rest.iter().zip(s_rest).zip(x_rest) {
+        // SAFETY: as above.
+        unsafe {
+            at.write(w * s);
+            at = at.add(1);
+        }
+        off += w * x;
+    }
+    off + add_lanes(lanes)
+}

@@ -1,0 +1,69 @@
+//! The kernel in plain Rust: what the others must equal, and what runs where none of them can.
+
+use std::ops::Range;
+
+use super::Kernel;
+use super::activations::Layout;
+use super::panel::{Dots, Isa, Panel, multiply, strip};
+
+#[derive(Debug)]
+pub struct Scalar;
+
+impl Kernel for Scalar {
+    fn name(&self) -> &'static str {
+        "scalar"
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::Words
+    }
+
+    fn weight_offset(&self) -> u8 {
+        128
+    }
+
+    fn multiply(&self, panel: &mut Panel<'_>) {
+        panel.check();
+        // SAFETY: checked; it needs no instructions of its own.
+        unsafe { multiply::<Self>(panel) }
+    }
+}
+
+impl Isa for Scalar {
+    unsafe fn strip<const M: usize, const CHUNK: usize>(
+        panel: &mut Panel<'_>,
+        rows: Range<usize>,
+        m: usize,
+    ) {
+        // SAFETY: the same conditions.
+        unsafe { strip::<Self, M, CHUNK>(panel, rows, m) }
+    }
+
+    #[inline(always)]
+    unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize>(
+        dots: &Dots<'_, N, M>,
+    ) -> [[f32; N]; M] {
+        let mut sums = [[0f32; N]; M];
+        for (m, sums) in sums.iter_mut().enumerate() {
+            let codes = dots.x.words(dots.columns[m], dots.first);
+            for (n, sum) in sums.iter_mut().enumerate() {
+                for (c, codes) in codes.chunks_exact(CHUNK).take(dots.chunks).enumerate() {
+                    // SAFETY: the caller vouches for N rows of `chunks` chunks and their factors.
+                    let (weights, factor) = unsafe {
+                        let row = dots.weights.add(dots.rows[n] + c * CHUNK);
+                        let factor = *dots.factors[m].add(dots.factor_rows[n] + c);
+                        (std::slice::from_raw_parts(row, CHUNK), factor)
+                    };
+                    *sum += dot(weights, codes) as f32 * factor;
+                }
+            }
+        }
+        sums
+    }
+}
+
+#[inline(always)]
+fn dot(weights: &[u8], codes: &[i16]) -> i32 {
+    let products = weights.iter().zip(codes);
+    products.map(|(&weight, &code)| (i32::from(weight) - 128) * i32::from(code)).sum()
+}

@@ -1,0 +1,103 @@
+//! Which kernels this CPU can run, and the one that is used.
+//!
+//! A kernel is taken only after it has reproduced the scalar kernel's answer on a small fixed
+//! problem: a CPU or an emulator that claims an instruction and computes something else costs
+//! speed here, not correctness.
+
+use std::sync::OnceLock;
+
+use super::activations::{Activations, ChunkShape, Precision};
+use super::matmul::{Matrix, matmul};
+use super::{Kernel, scalar};
+
+/// The environment variable that names the kernel to use, for tests and for finding faults.
+pub const KERNEL_VARIABLE: &str = "MOED_KERNEL";
+
+/// Why the kernel that was asked for can't be used.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum SelectError {
+    #[error(
+        "kernel `{name}`: this CPU can't run it, or there is no such kernel: \
+         unset {KERNEL_VARIABLE} or choose one of: {known}"
+    )]
+    Unknown { name: String, known: String },
+}
+
+/// The kernels that this CPU can run, best first. The last is always `scalar`.
+pub fn available() -> &'static [&'static dyn Kernel] {
+    static AVAILABLE: OnceLock<Vec<&'static dyn Kernel>> = OnceLock::new();
+    AVAILABLE.get_or_init(|| {
+        let mut kernels = detected();
+        kernels.retain(|kernel| {
+            let right = reproduces_scalar(*kernel);
+            if !right {
+                log::error!("kernel {}: wrong answer on this CPU: not used", kernel.name());
+            }
+            right
+        });
+        kernels.push(&scalar::Scalar);
+        kernels
+    })
+}
+
+fn detected() -> Vec<&'static dyn Kernel> {
+    #[cfg(target_arch = "x86_64")]
+    return super::x86_64::detected();
+    #[cfg(target_arch = "aarch64")]
+    return super::aarch64::detected();
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return Vec::new();
+}
+
+/// The kernel called `name`, if this CPU can run it.
+pub fn by_name(name: &str) -> Result<&'static dyn Kernel, SelectError> {
+    let found = available().iter().find(|kernel| kernel.name() == name);
+    found.copied().ok_or_else(|| {
+        let known: Vec<_> = available().iter().map(|kernel| kernel.name()).collect();
+        SelectError::Unknown { name: name.to_owned(), known: known.join(", ") }
+    })
+}
+
+/// The kernel in use: the best one, or the one that `MOED_KERNEL` names. Chosen once.
+pub fn active() -> Result<&'static dyn Kernel, SelectError> {
+    static ACTIVE: OnceLock<Result<&'static dyn Kernel, SelectError>> = OnceLock::new();
+    let chosen = ACTIVE.get_or_init(|| {
+        let kernel = match std::env::var(KERNEL_VARIABLE) {
+            Ok(name) if !name.is_empty() => by_name(&name)?,
+            _ => available()[0],
+        };
+        log::info!("kernel {}: chosen for this CPU", kernel.name());
+        Ok(kernel)
+    });
+    chosen.clone()
+}
+
+/// Runs a small problem with both precisions, both chunk lengths and every tile size.
+fn reproduces_scalar(kernel: &dyn Kernel) -> bool {
+    const ROWS: usize = 7;
+    const N: usize = 6;
+    const K: usize = 96;
+    // Sums reach 1e6; kernels add their chunks in different orders.
+    const ERROR_MAX: f32 = 2.0;
+    let weights: Vec<u8> = (0..N * K).map(|i| (i * 89 + i / 7) as u8).collect();
+    let x: Vec<f32> = (0..ROWS * K).map(|i| ((i * 57) % 251) as f32 - 125.0).collect();
+    let columns: Vec<u32> = (0..ROWS as u32).collect();
+    [Some(16), Some(32), None].into_iter().all(|block| {
+        let scales = vec![1.0; N * block.map_or(1, |block| K / block)];
+        let matrix = Matrix::new(&weights, 8, N, K, block, &scales, None);
+        [Precision::Int8, Precision::Int16].into_iter().all(|precision| {
+            let run = |kernel: &dyn Kernel| {
+                let mut activations = Activations::default();
+                let shape = ChunkShape::of_weights(block);
+                let quantised = activations.quantise(&x, K, shape, precision, kernel.layout());
+                debug_assert!(quantised.is_ok());
+                let mut out = vec![0f32; ROWS * N];
+                let mut expanded = Vec::new();
+                matmul(kernel, &matrix, 0..N, &activations, &columns, &mut out, &mut expanded);
+                out
+            };
+            let (got, want) = (run(kernel), run(&scalar::Scalar));
+            got.iter().zip(&want).all(|(got, want)| (got - want).abs() <= ERROR_MAX)
+        })
+    })
+}

@@ -1,0 +1,119 @@
+//! VNNI: `vpdpbusd` multiplies unsigned weight bytes with signed activation bytes, four products
+//! to an exact 32-bit lane. The same instruction in two encodings: AVX-VNNI (client CPUs) and
+//! AVX-512 VNNI with VL (servers).
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use crate::engine::kernel::Kernel;
+use crate::engine::kernel::activations::{DIGIT_BASE, Layout};
+use crate::engine::kernel::panel::{Dots, Isa, Panel, multiply, strip};
+
+macro_rules! vnni_kernel {
+    ($kernel:ident, $name:literal, $features:literal, $dot:ident) => {
+        #[derive(Debug)]
+        pub struct $kernel;
+
+        impl Kernel for $kernel {
+            fn name(&self) -> &'static str {
+                $name
+            }
+
+            fn layout(&self) -> Layout {
+                Layout::Bytes
+            }
+
+            fn weight_offset(&self) -> u8 {
+                0
+            }
+
+            fn multiply(&self, panel: &mut Panel<'_>) {
+                panel.check();
+                // SAFETY: checked; `detected` lists this kernel only where its features are.
+                unsafe { multiply::<Self>(panel) }
+            }
+        }
+
+        impl Isa for $kernel {
+            unsafe fn strip<const M: usize, const CHUNK: usize>(
+                panel: &mut Panel<'_>,
+                rows: Range<usize>,
+                m: usize,
+            ) {
+                #[target_feature(enable = $features)]
+                #[inline(never)]
+                unsafe fn shape<const M: usize, const CHUNK: usize>(
+                    panel: &mut Panel<'_>,
+                    rows: Range<usize>,
+                    m: usize,
+                ) {
+                    // SAFETY: as for the caller.
+                    unsafe { strip::<$kernel, M, CHUNK>(panel, rows, m) }
+                }
+                // SAFETY: the same conditions.
+                unsafe { shape::<M, CHUNK>(panel, rows, m) }
+            }
+
+            #[inline(always)]
+            unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize>(
+                dots: &Dots<'_, N, M>,
+            ) -> [[f32; N]; M] {
+                // SAFETY: the caller has the instructions and vouches for the pointers.
+                unsafe { vnni_dots::<N, M, CHUNK>(dots, |sum, w, x| $dot(sum, w, x)) }
+            }
+        }
+    };
+}
+
+vnni_kernel!(AvxVnni, "avxvnni", "avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32);
+vnni_kernel!(
+    Avx512Vnni,
+    "avx512vnni",
+    "avx2,fma,avx512vnni,avx512vl",
+    _mm256_dpbusd_epi32
+);
+
+#[inline(always)]
+unsafe fn vnni_dots<const N: usize, const M: usize, const CHUNK: usize>(
+    dots: &Dots<'_, N, M>,
+    dot: impl Fn(__m256i, __m256i, __m256i) -> __m256i,
+) -> [[f32; N]; M] {
+    // SAFETY: the pointers are good for `chunks` chunks (`Dots`); the rest are intrinsics.
+    unsafe {
+        let mut sums = [[_mm256_setzero_ps(); N]; M];
+        let base = _mm256_set1_epi32(DIGIT_BASE);
+        for c in 0..dots.chunks {
+            for n in 0..N {
+                let weights = load::<CHUNK>(dots.weights.add(dots.rows[n] + c * CHUNK));
+                for m in 0..M {
+                    let codes = |plane| {
+                        let bytes = dots.x.bytes(dots.columns[m], plane, dots.first + c);
+                        load::<CHUNK>(bytes.as_ptr().cast())
+                    };
+                    let mut sum = dot(_mm256_setzero_si256(), weights, codes(0));
+                    if dots.x.planes() == 2 {
+                        sum = dot(_mm256_mullo_epi32(sum, base), weights, codes(1));
+                    }
+                    let factor = *dots.factors[m].add(dots.factor_rows[n] + c);
+                    let factor = _mm256_set1_ps(factor);
+                    sums[m][n] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), factor, sums[m][n]);
+                }
+            }
+        }
+        let lanes = sums.map(|row| row.map(|v| std::mem::transmute::<__m256, [f32; 8]>(v)));
+        lanes.map(|row| row.map(|lanes| lanes.iter().sum()))
+    }
+}
+
+/// A chunk of 32 bytes, or of 16 with zeros above.
+#[inline(always)]
+unsafe fn load<const CHUNK: usize>(bytes: *const u8) -> __m256i {
+    // SAFETY: the caller vouches for `CHUNK` bytes.
+    unsafe {
+        if CHUNK == 32 {
+            _mm256_loadu_si256(bytes.cast())
+        } else {
+            _mm256_zextsi128_si256(_mm_loadu_si128(bytes.cast()))
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Activation functions of experts.
+
+/// An activation on a single projection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Function {
+    Relu,
+    /// The tanh form: `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))` (Hendrycks and Gimpel
+    /// 2016, equation 3), which is onnxruntime's.
+    Gelu,
+    /// `x * sigmoid(x)`.
+    Silu,
+    Identity,
+}
+
+impl Function {
+    /// Applies it in place.
+    pub fn apply(self, x: &mut [f32]) {
+        match self {
+            Self::Relu => x.iter_mut().for_each(|x| *x = x.max(0.0)),
+            Self::Gelu => x.iter_mut().for_each(|x| *x = gelu(*x)),
+            Self::Silu => x.iter_mut().for_each(|x| *x *= sigmoid(*x)),
+            Self::Identity => {}
+        }
+    }
+}
+
+/// SwiGLU of a gate and a linear projection, as gpt-oss has it and `com.microsoft.MoE` takes it:
+/// `g = min(gate, limit); l = clamp(linear, -limit, limit); g * sigmoid(alpha * g) * (l + beta)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SwiGlu {
+    pub alpha: f32,
+    pub beta: f32,
+    /// Infinite where there is none.
+    pub limit: f32,
+}
+
+impl SwiGlu {
+    #[inline(always)]
+    fn one(self, gate: f32, linear: f32) -> f32 {
+        let gate = if gate < self.limit { gate } else { self.limit };
+        let linear = if linear < self.limit { linear } else { self.limit };
+        let linear = if linear > -self.limit { linear } else { -self.limit };
+        gate * sigmoid(self.alpha * gate) * (linear + self.beta)
+    }
+
+    /// `out[i]` of `gate[i]` and `linear[i]`.
+    pub fn split(self, gate: &[f32], linear: &[f32], out: &mut [f32]) {
+        for ((out, &gate), &linear) in out.iter_mut().zip(gate).zip(linear) {
+            *out = self.one(gate, linear);
+        }
+    }
+
+    /// `out[i]` of `pairs[2 i]` (gate) and `pairs[2 i + 1]` (linear).
+    pub fn interleaved(self, pairs: &[f32], out: &mut [f32]) {
+        for (out, &[gate, linear]) in out.iter_mut().zip(pairs.as_chunks::<2>().0) {
+            *out = self.one(gate, linear);
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    let inner = 0.797_884_6 * (x + 0.044_715 * x * x * x);
+    // tanh(y) = 1 - 2 / (1 + e^2y)
+    0.5 * x * (2.0 - 2.0 / (1.0 + exp(2.0 * inner)))
+}
+
+/// e^x to about 2 units in the last place, written so that loops over it vectorise: reduction by
+/// powers of two and Cephes' polynomial for `expf` (Moshier). Saturates beyond -87 and 88; NaN
+/// gives a number, so callers check their inputs.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
+    let x = if x > -87.0 { x } else { -87.0 };
+    let x = if x < 88.0 { x } else { 88.0 };
+    let shifted = x * std::f32::consts::LOG2_E + MAGIC;
+    let n = shifted - MAGIC;
+    let r = x - n * 0.693_359_4;
+    let r = r + n * 2.121_944_4e-4;
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 5e-1;
+    let p = p * r * r + r + 1.0;
+    let bits = shifted.to_bits().wrapping_sub(MAGIC.to_bits()).wrapping_add(127);
+    p * f32::from_bits(bits << 23)
+}

@@ -1,0 +1,79 @@
+//! `com.microsoft.MoEGroupRouter`: DeepSeek-V3's gate as one operator.
+//!
+//! Scores are sigmoids of the logits. Groups of experts are ranked by the sum of their best
+//! `group_topk` biased scores, `topk_group` of them kept, and of their experts the `top_k` with
+//! the highest biased scores chosen (arXiv 2412.19437, section 2.1.2). The output is
+//! `log(max(score, 1e-20))` for those and a sentinel for the others: what `QMoE`'s softmax over
+//! the chosen turns into `score / sum of scores`. Ties go to the lower index, unlike `QMoE`'s.
+
+use super::activation::sigmoid;
+
+/// A parsed router.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupRouter {
+    pub name: String,
+    pub bias: Vec<f32>,
+    pub top_k: usize,
+    pub groups: usize,
+    pub top_groups: usize,
+    /// Experts of a group whose scores are summed.
+    pub group_top_k: usize,
+    pub sentinel: f32,
+}
+
+impl GroupRouter {
+    /// `out[rows, experts]`: log scores of the chosen, the sentinel elsewhere.
+    pub fn route(&self, logits: &[f32], out: &mut [f32]) {
+        let experts = self.bias.len();
+        let size = experts / self.groups;
+        let mut scores = vec![0f32; experts];
+        let mut biased = vec![0f32; experts];
+        let mut order: Vec<usize> = Vec::with_capacity(experts);
+        let mut kept: Vec<usize> = Vec::with_capacity(self.groups);
+        for (logits, out) in logits.chunks_exact(experts).zip(out.chunks_exact_mut(experts)) {
+            self.score(logits, &mut scores, &mut biased);
+            kept.clear();
+            kept.extend(0..self.groups);
+            if self.groups > 1 {
+                let rank: Vec<f32> =
+                    biased.chunks_exact(size).map(|group| self.group_score(group)).collect();
+                kept.sort_by(|&a, &b| rank[b].total_cmp(&rank[a]));
+                kept.truncate(self.top_groups);
+                kept.sort_unstable();
+            }
+            order.clear();
+            order.extend(kept.iter().flat_map(|group| group * size..(group + 1) * size));
+            // A stable sort keeps the lower index first among equals.
+            order.sort_by(|&a, &b| biased[b].total_cmp(&biased[a]));
+            out.fill(self.sentinel);
+            for &expert in order.iter().take(self.top_k) {
+                out[expert] = scores[expert].max(1e-20).ln();
+            }
+        }
+    }
+
+    /// `selection[rows, experts]`: biased scores; `weights[rows, experts]`: scores.
+    pub fn full_scores(&self, logits: &[f32], selection: &mut [f32], weights: &mut [f32]) {
+        let experts = self.bias.len();
+        let rows = logits.chunks_exact(experts);
+        let out = selection.chunks_exact_mut(experts).zip(weights.chunks_exact_mut(experts));
+        for (logits, (selection, weights)) in rows.zip(out) {
+            self.score(logits, weights, selection);
+        }
+    }
+
+    fn score(&self, logits: &[f32], scores: &mut [f32], biased: &mut [f32]) {
+        for (((score, biased), &logit), bias) in
+            scores.iter_mut().zip(biased).zip(logits).zip(&self.bias)
+        {
+            *score = sigmoid(logit);
+            *biased = *score + bias;
+        }
+    }
+
+    fn group_score(&self, group: &[f32]) -> f32 {
+        let mut best = group.to_vec();
+        best.sort_by(|a, b| b.total_cmp(a));
+        best.iter().take(self.group_top_k).sum()
+    }
+}

@@ -1,0 +1,182 @@
+//! One thread's use of a loaded model: tract's state, and the buffers and choices of a run.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::internal::*;
+
+use super::{convert, panic_text};
+use crate::engine::kernel::Kernel;
+use crate::engine::kernel::activations::NotFinite;
+use crate::engine::kernel::pool::Pool;
+use crate::engine::moe::experts::{self, Experts};
+use crate::engine::moe::nbits::{self, MatMulNBits};
+use crate::engine::{LayerReport, Run, RunOptions, RunReport, Session, Signature};
+use crate::infer::RunError;
+use crate::tensor::Tensor as OurTensor;
+
+/// What our operators find in tract's turn: how to compute, with what, and where to report.
+pub struct RunContext {
+    kernel: &'static dyn Kernel,
+    pool: Arc<Pool>,
+    k: Option<usize>,
+    experts: experts::Workspace,
+    dense: nbits::Workspace,
+    reports: Vec<LayerReport>,
+}
+
+impl RunContext {
+    /// Runs a layer of experts and notes what it read.
+    pub fn experts(
+        &mut self,
+        layer: usize,
+        experts: &Experts,
+        x: &[f32],
+        router: &[f32],
+        router_weights: Option<&[f32]>,
+        out: &mut [f32],
+    ) -> TractResult<()> {
+        let k = self.k.map_or(experts.k, |k| k.min(experts.k));
+        let Self { kernel, pool, experts: workspace, .. } = self;
+        let touched = experts
+            .run(*kernel, pool, workspace, x, router, router_weights, k, out)
+            .map_err(|error| not_finite(&experts.name, error))?;
+        self.reports.push(LayerReport {
+            layer,
+            k,
+            experts: touched.experts,
+            weight_bytes_read: touched.weight_bytes,
+        });
+        Ok(())
+    }
+
+    /// Runs a dense layer.
+    pub fn mat_mul_nbits(
+        &mut self,
+        layer: &MatMulNBits,
+        x: &[f32],
+        out: &mut [f32],
+    ) -> TractResult<()> {
+        layer
+            .run(self.kernel, &self.pool, &mut self.dense, x, out)
+            .map_err(|error| not_finite(&layer.name, error))
+    }
+}
+
+fn not_finite(node: &str, error: NotFinite) -> TractError {
+    let row = error.row;
+    format_err!("node `{node}`: row {row} of its input holds an infinity or a NaN; check the input")
+}
+
+/// A session of a tract plan.
+pub struct TractSession {
+    plan: Arc<TypedRunnableModel>,
+    state: TypedSimpleState,
+    signature: Signature,
+    k_max: usize,
+}
+
+impl TractSession {
+    pub fn new(
+        plan: Arc<TypedRunnableModel>,
+        signature: Signature,
+        k_max: usize,
+        kernel: &'static dyn Kernel,
+        pool: Arc<Pool>,
+    ) -> TractResult<Self> {
+        let context = RunContext {
+            kernel,
+            pool,
+            k: None,
+            experts: experts::Workspace::default(),
+            dense: nbits::Workspace::default(),
+            reports: Vec::new(),
+        };
+        let mut state = plan.spawn()?;
+        state.turn_state.shared.insert(RefCell::new(context));
+        Ok(Self { plan, state, signature, k_max })
+    }
+
+    fn check(&self, inputs: &[OurTensor], options: RunOptions) -> Result<(), RunError> {
+        let ports = &self.signature.inputs;
+        if inputs.len() != ports.len() {
+            let names: Vec<_> = ports.iter().map(|port| port.name.as_str()).collect();
+            let cause = format!("{} given; the model takes: {}", inputs.len(), names.join(", "));
+            return Err(RunError::Input { input: "count".to_owned(), cause });
+        }
+        for (input, port) in inputs.iter().zip(ports) {
+            let dims = input.shape().dims();
+            let fits = dims.len() == port.dims.len()
+                && dims.iter().zip(&port.dims).all(|(dim, port)| port.is_none_or(|port| port == *dim));
+            if input.dtype() != port.dtype || !fits {
+                let expected: Vec<_> = port
+                    .dims
+                    .iter()
+                    .map(|dim| dim.map_or("?".to_owned(), |dim| dim.to_string()))
+                    .collect();
+                let cause = format!(
+                    "{:?} {dims:?} given; the model takes {:?} [{}]",
+                    input.dtype(),
+                    port.dtype,
+                    expected.join(", ")
+                );
+                return Err(RunError::Input { input: port.name.clone(), cause });
+            }
+        }
+        match options.k {
+            Some(k) if k == 0 || k > self.k_max => {
+                Err(RunError::K { k, k_min: 1, k_max: self.k_max })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn context(&mut self) -> Option<&mut RunContext> {
+        self.state.turn_state.shared.get_mut::<RefCell<RunContext>>().map(RefCell::get_mut)
+    }
+
+    fn turn(&mut self, inputs: &[OurTensor]) -> TractResult<Vec<OurTensor>> {
+        let inputs = inputs.iter().map(|input| Ok(convert::to_tract(input)?.into_tvalue()));
+        let outputs = self.state.run(inputs.collect::<TractResult<_>>()?)?;
+        outputs.iter().map(|output| convert::from_tract(output)).collect()
+    }
+
+    /// A fresh state after a panic, with the old one's context.
+    fn renew(&mut self) -> Result<(), RunError> {
+        let context = self.state.turn_state.shared.remove::<RefCell<RunContext>>();
+        let spawned = self.plan.spawn();
+        let mut state =
+            spawned.map_err(|cause| RunError::Panicked { journal: format!("{cause:#}") })?;
+        if let Some(context) = context {
+            state.turn_state.shared.insert(context);
+        }
+        self.state = state;
+        Ok(())
+    }
+}
+
+impl Session for TractSession {
+    fn run(&mut self, inputs: &[OurTensor], options: RunOptions) -> Result<Run, RunError> {
+        self.check(inputs, options)?;
+        if let Some(context) = self.context() {
+            context.k = options.k;
+            context.reports.clear();
+        }
+        let turn = catch_unwind(AssertUnwindSafe(|| self.turn(inputs)));
+        let turn = turn.map_err(|panic| {
+            let journal = panic_text(panic.as_ref()).to_owned();
+            match self.renew() {
+                Ok(()) => RunError::Panicked { journal },
+                Err(error) => error,
+            }
+        })?;
+        let outputs = turn.map_err(|cause| {
+            // tract says which node first; its cause is what a sender can use.
+            RunError::Model { cause: cause.root_cause().to_string() }
+        })?;
+        let layers = self.context().map(|context| std::mem::take(&mut context.reports));
+        Ok(Run { outputs, report: RunReport { layers: layers.unwrap_or_default() } })
+    }
+}

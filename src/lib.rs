@@ -1,0 +1,9 @@
+//! moed: runs Mixture-of-Experts models on small boards, and computes only the experts it needs.
+//!
+//! ARCHITECTURE.md is the map. What is here so far is the [`engine`]: bytes of an ONNX file in,
+//! a model out, tensors in, tensors out, with a report of what each run read.
+
+pub mod cli;
+pub mod engine;
+pub mod infer;
+pub mod tensor;
