@@ -18,6 +18,8 @@ use crate::engine::kernel::pool::Pool;
 /// b2[e])`.
 #[derive(Debug)]
 pub struct Experts {
+    /// `MoE` or `QMoE`.
+    pub operator: &'static str,
     pub name: String,
     pub experts: usize,
     /// Width of x and y.

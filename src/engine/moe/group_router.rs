@@ -6,13 +6,19 @@
 //! `log(max(score, 1e-20))` for those and a sentinel for the others: what `QMoE`'s softmax over
 //! the chosen turns into `score / sum of scores`. Ties go to the lower index, unlike `QMoE`'s.
 
+use std::borrow::Cow;
+
 use super::activation::sigmoid;
+use super::projection::{Buffers, Projection, Rows};
+use crate::engine::kernel::Kernel;
 
 /// A parsed router.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct GroupRouter {
     pub name: String,
     pub bias: Vec<f32>,
+    /// From activations to logits, where the operator does that too.
+    pub projection: Option<Projection>,
     pub top_k: usize,
     pub groups: usize,
     pub top_groups: usize,
@@ -22,6 +28,21 @@ pub struct GroupRouter {
 }
 
 impl GroupRouter {
+    /// Width of the operator's first input.
+    pub fn width(&self) -> usize {
+        self.projection.as_ref().map_or(self.bias.len(), |projection| projection.k)
+    }
+
+    /// Logits `[rows, experts]` of the operator's first input.
+    pub fn logits<'a>(&self, kernel: &dyn Kernel, x: &'a [f32]) -> Cow<'a, [f32]> {
+        let Some(projection) = &self.projection else { return Cow::Borrowed(x) };
+        let rows: Vec<u32> = (0..(x.len() / projection.k) as u32).collect();
+        let mut logits = vec![0f32; rows.len() * projection.n];
+        let (features, mut buffers) = (0..projection.n, Buffers::default());
+        projection.multiply(kernel, 0, features, Rows::Float(x), &rows, &mut logits, &mut buffers);
+        Cow::Owned(logits)
+    }
+
     /// `out[rows, experts]`: log scores of the chosen, the sentinel elsewhere.
     pub fn route(&self, logits: &[f32], out: &mut [f32]) {
         let experts = self.bias.len();

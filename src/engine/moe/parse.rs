@@ -45,24 +45,16 @@ const QMOE_SLOTS: [Slots; 3] = [
 
 /// Parses a `MoE` or `QMoE` node with its weights.
 pub fn parse_experts(node: Node<'_>) -> Result<Experts> {
-    let storage = match node.proto.op_type.as_str() {
-        "QMoE" => Some(storage(node)?),
-        _ => None,
+    let (operator, storage) = match node.proto.op_type.as_str() {
+        "QMoE" => ("QMoE", Some(storage(node)?)),
+        _ => ("MoE", None),
     };
     let slots = if storage.is_some() { &QMOE_SLOTS } else { &MOE_SLOTS };
     refuse_unsupported(node)?;
     let [fc1_slots, fc2_slots, fc3_slots] = slots;
 
-    let fc2_weights = node.required(fc2_slots.weights, &role(fc2_slots, "weights"))?;
-    let &[experts, hidden, _] = fc2_weights.dims.as_slice() else {
-        let dims = &fc2_weights.dims;
-        return Err(format!("input {}: shape {dims:?}: 3 dimensions were expected", role(fc2_slots, "weights")));
-    };
-    let fc1_weights = node.required(fc1_slots.weights, &role(fc1_slots, "weights"))?;
-    let &[_, fc1_features, _] = fc1_weights.dims.as_slice() else {
-        let dims = &fc1_weights.dims;
-        return Err(format!("input {}: shape {dims:?}: 3 dimensions were expected", role(fc1_slots, "weights")));
-    };
+    let [experts, fc1_features, _] = three_dims(node, fc1_slots)?;
+    let [_, hidden, _] = three_dims(node, fc2_slots)?;
     if experts == 0 || hidden == 0 || fc1_features == 0 {
         return Err(format!("input {}: a dimension is 0", role(fc1_slots, "weights")));
     }
@@ -107,7 +99,27 @@ pub fn parse_experts(node: Node<'_>) -> Result<Experts> {
         (Some(_), Some(_)) => Weighing::Given { normalise },
     };
     let name = node.proto.name.clone();
-    Ok(Experts { name, experts, hidden, inter, k, weighing, gating, precision, fc1, fc2, fc3 })
+    Ok(Experts {
+        operator,
+        name,
+        experts,
+        hidden,
+        inter,
+        k,
+        weighing,
+        gating,
+        precision,
+        fc1,
+        fc2,
+        fc3,
+    })
+}
+
+fn three_dims(node: Node<'_>, slots: &Slots) -> Result<[usize; 3]> {
+    let role = role(slots, "weights");
+    let dims = &node.required(slots.weights, &role)?.dims;
+    <[usize; 3]>::try_from(dims.as_slice())
+        .map_err(|_| format!("input {role}: shape {dims:?}: 3 dimensions were expected"))
 }
 
 fn role(slots: &Slots, what: &str) -> String {
@@ -354,7 +366,6 @@ fn check_any_dims(role: &str, tensor: &TensorSource, choices: &[&[usize]]) -> Re
 
 /// Parses a `MoEGroupRouter` node with its bias.
 pub fn parse_group_router(node: Node<'_>) -> Result<GroupRouter> {
-    node.refuse_input(2, "projection_weight", "a projection inside the router is not supported")?;
     let tensor = node.required(1, "expert_bias")?;
     let &[experts] = tensor.dims.as_slice() else {
         return Err(format!("input expert_bias: shape {:?}: one dimension was expected", tensor.dims));
@@ -367,10 +378,25 @@ pub fn parse_group_router(node: Node<'_>) -> Result<GroupRouter> {
     Ok(GroupRouter {
         name: node.proto.name.clone(),
         bias: bias.as_slice().to_vec(),
+        projection: router_projection(node, experts)?,
         top_k: node.size("top_k", -1, 1, experts)?,
         groups,
         top_groups: node.size("topk_group", 1, 1, groups)?,
         group_top_k: node.size("group_topk", 2, 1, usize::MAX)?.min(experts / groups),
         sentinel: node.float("router_sentinel", -10_000.0)?,
     })
+}
+
+fn router_projection(node: Node<'_>, experts: usize) -> Result<Option<Projection>> {
+    const ROLE: &str = "projection_weight";
+    let Some(tensor) = node.constant(2, ROLE)? else { return Ok(None) };
+    let &[_, k] = tensor.dims.as_slice() else {
+        return Err(format!("input {ROLE}: shape {:?}: [{experts}, width] expected", tensor.dims));
+    };
+    check_dims(ROLE, tensor, &[experts, k])?;
+    if k == 0 {
+        return Err(format!("input {ROLE}: a dimension is 0"));
+    }
+    let weights = tensor.floats().ok_or_else(|| wrong_type(ROLE, tensor, "float or float16"))?;
+    Ok(Some(Projection { n: experts, k, weights: Weights::F32(weights), bias: None }))
 }

@@ -97,7 +97,7 @@ fn make(
 impl Expansion for Operator {
     fn name(&self) -> StaticName {
         match self {
-            Self::Experts { .. } => "Experts".into(),
+            Self::Experts { experts, .. } => experts.operator.into(),
             Self::MatMulNBits(_) => "MatMulNBits".into(),
             Self::GroupRouter { .. } => "MoEGroupRouter".into(),
         }
@@ -117,13 +117,9 @@ impl Expansion for Operator {
         outputs: &'p [TensorProxy],
     ) -> InferenceResult {
         match self {
-            Self::Experts { experts, .. } => {
+            Self::Experts { .. } => {
                 solver.equals(&outputs[0].datum_type, &inputs[0].datum_type)?;
                 solver.equals(&outputs[0].shape, &inputs[0].shape)?;
-                for router in &inputs[1..] {
-                    solver.equals(&router.rank, 2)?;
-                    solver.equals(&router.shape[1], experts.experts.to_dim())?;
-                }
             }
             Self::MatMulNBits(layer) => {
                 solver.equals(&outputs[0].datum_type, &inputs[0].datum_type)?;
@@ -174,21 +170,28 @@ impl Expansion for Operator {
 impl Operator {
     /// Refuses inputs whose known dimensions or types don't fit.
     fn check(&self, model: &TypedModel, inputs: &[OutletId]) -> TractResult<()> {
-        let x = model.outlet_fact(inputs[0])?;
-        let types = [f32::datum_type(), f16::datum_type()];
-        ensure!(types.contains(&x.datum_type), "input x: type {:?}: f32 or f16", x.datum_type);
         let (width, ranks) = match self {
             Self::Experts { experts, .. } => (experts.hidden, 2..=3),
             Self::MatMulNBits(layer) => (layer.projection.k, 1..=8),
-            Self::GroupRouter { router, .. } => (router.bias.len(), 2..=8),
+            Self::GroupRouter { router, .. } => (router.width(), 2..=8),
         };
-        ensure!(ranks.contains(&x.rank()), "input x: rank {}: {ranks:?} was expected", x.rank());
-        let last = &x.shape[x.rank() - 1];
-        ensure!(
-            last.to_usize().is_ok_and(|last| last == width),
-            "input x: last dimension {last}: {width} was expected"
-        );
+        check_input(self.name_of_node(), "x", model.outlet_fact(inputs[0])?, width, ranks)?;
+        if let Self::Experts { experts, .. } = self {
+            for (input, role) in inputs[1..].iter().zip(["router_probs", "router_weights"]) {
+                let fact = model.outlet_fact(*input)?;
+                check_input(self.name_of_node(), role, fact, experts.experts, 2..=2)?;
+            }
+        }
         Ok(())
+    }
+
+    fn name_of_node(&self) -> String {
+        let (operator, name) = match self {
+            Self::Experts { experts, .. } => (experts.operator, &experts.name),
+            Self::MatMulNBits(layer) => ("MatMulNBits", &layer.name),
+            Self::GroupRouter { router, .. } => ("MoEGroupRouter", &router.name),
+        };
+        format!("{operator} node `{name}`")
     }
 
     fn width_out(&self) -> usize {
@@ -258,19 +261,39 @@ impl EvalOp for Operator {
                 Ok(tvec!(tensor(&shape, &out, inputs[0].datum_type())?))
             }
             Self::GroupRouter { router, full_scores } => {
-                let shape = [x.len() / width, width];
-                let mut first = vec![0f32; x.len()];
+                let logits = router.logits(run.kernel(), &x);
+                let shape = [logits.len() / width, width];
+                let mut first = vec![0f32; logits.len()];
                 if !full_scores {
-                    router.route(&x, &mut first);
+                    router.route(&logits, &mut first);
                     return Ok(tvec!(tensor(&shape, &first, inputs[0].datum_type())?));
                 }
-                let mut second = vec![0f32; x.len()];
-                router.full_scores(&x, &mut first, &mut second);
+                let mut second = vec![0f32; logits.len()];
+                router.full_scores(&logits, &mut first, &mut second);
                 let f32 = f32::datum_type();
                 Ok(tvec!(tensor(&shape, &first, f32)?, tensor(&shape, &second, f32)?))
             }
         }
     }
+}
+
+fn check_input(
+    node: String,
+    role: &str,
+    fact: &TypedFact,
+    width: usize,
+    ranks: std::ops::RangeInclusive<usize>,
+) -> TractResult<()> {
+    let (rank, datum_type) = (fact.rank(), fact.datum_type);
+    let types = [f32::datum_type(), f16::datum_type()];
+    ensure!(types.contains(&datum_type), "{node}: input {role}: {datum_type:?}: not f32 or f16");
+    ensure!(ranks.contains(&rank), "{node}: input {role}: rank {rank}: {ranks:?} was expected");
+    let last = &fact.shape[rank - 1];
+    ensure!(
+        last.to_usize().is_ok_and(|last| last == width),
+        "{node}: input {role}: last dimension {last}: {width} was expected"
+    );
+    Ok(())
 }
 
 /// The elements as f32, in place where they are.

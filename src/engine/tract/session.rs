@@ -28,6 +28,10 @@ pub struct RunContext {
 }
 
 impl RunContext {
+    pub fn kernel(&self) -> &'static dyn Kernel {
+        self.kernel
+    }
+
     /// Runs a layer of experts and notes what it read.
     pub fn experts(
         &mut self,
