@@ -2,6 +2,8 @@
 //!
 //! The one file outside `kernel/` with `unsafe`.
 
+#![expect(unsafe_code, reason = "a mapped file can be changed by others: `map` says why it is sound")]
+
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;

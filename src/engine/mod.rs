@@ -122,11 +122,78 @@ pub struct Signature {
     pub outputs: Vec<Port>,
 }
 
+impl Signature {
+    /// Refuses inputs that are not what the model takes, in number, type or shape.
+    pub fn check(&self, inputs: &[Tensor]) -> Result<(), RunError> {
+        if inputs.len() != self.inputs.len() {
+            let names: Vec<_> = self.inputs.iter().map(|port| port.name.as_str()).collect();
+            let cause = format!("{} given; the model takes: {}", inputs.len(), names.join(", "));
+            return Err(RunError::Input { input: "count".to_owned(), cause });
+        }
+        let mut bound: Vec<(&str, usize, &str)> = Vec::new();
+        for (input, port) in inputs.iter().zip(&self.inputs) {
+            let refused = |cause| Err(RunError::Input { input: port.name.clone(), cause });
+            let dims = input.shape().dims();
+            if input.dtype() != port.dtype || !port.fits(dims) {
+                let takes: Vec<_> = port.dims.iter().map(ToString::to_string).collect();
+                return refused(format!(
+                    "{:?} {dims:?} given; the model takes {:?} [{}]",
+                    input.dtype(),
+                    port.dtype,
+                    takes.join(", ")
+                ));
+            }
+            for (&size, dim) in dims.iter().zip(&port.dims) {
+                let Dim::Named(name) = dim else { continue };
+                match bound.iter().find(|(bound, ..)| bound == name) {
+                    None => bound.push((name, size, &port.name)),
+                    Some((_, first, other)) if *first != size => {
+                        return refused(format!(
+                            "dimension `{name}` is {size} here and {first} in `{other}`"
+                        ));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Port {
+    fn fits(&self, dims: &[usize]) -> bool {
+        let fits = |(size, dim): (&usize, &Dim)| match dim {
+            Dim::Fixed(fixed) => fixed == size,
+            Dim::Named(_) | Dim::Open => true,
+        };
+        dims.len() == self.dims.len() && dims.iter().zip(&self.dims).all(fits)
+    }
+}
+
 /// One input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
     pub name: String,
     pub dtype: DType,
-    /// `None` where the graph leaves the dimension open.
-    pub dims: Vec<Option<usize>>,
+    pub dims: Vec<Dim>,
+}
+
+/// One dimension of a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dim {
+    Fixed(usize),
+    /// Open; the same for all ports of a run that name it so.
+    Named(String),
+    /// Computed from others.
+    Open,
+}
+
+impl std::fmt::Display for Dim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed(size) => write!(f, "{size}"),
+            Self::Named(name) => f.write_str(name),
+            Self::Open => f.write_str("?"),
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{
-    Backend, LayerInfo, LoadError, LoadOptions, Model, Port, Run, RunOptions, RunReport, Session,
+    Backend, Dim, LayerInfo, LoadError, LoadOptions, Model, Port, Run, RunOptions, RunReport, Session,
     Signature,
 };
 use crate::infer::RunError;
@@ -88,7 +88,8 @@ impl Session for SimSession {
 }
 
 fn zeros(port: &Port, batch: usize) -> Result<Tensor, RunError> {
-    let dims: Vec<usize> = port.dims.iter().map(|dim| dim.unwrap_or(batch)).collect();
+    let size = |dim: &Dim| if let Dim::Fixed(size) = dim { *size } else { batch };
+    let dims: Vec<usize> = port.dims.iter().map(size).collect();
     let elements: usize = dims.iter().product();
     let data = match port.dtype {
         DType::F32 => Data::F32(vec![0.0; elements]),

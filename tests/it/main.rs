@@ -1,6 +1,20 @@
 //! All integration tests, in one binary. Fixtures are files under `tests/data`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test ends by panicking, reads its environment, and starts threads as it likes"
+)]
+
+mod architecture;
+mod engine;
 mod inspect;
 mod kernels;
+mod left_out;
+mod loading;
 mod operators;
+mod sim;
 mod support;

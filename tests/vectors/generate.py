@@ -1071,7 +1071,9 @@ def refused_mixture(
     model = make_model(
         [node], graph_inputs, {"y": (spec.dtype, ["rows", spec.hidden])}, initializers, domains
     )
-    return model, [spec.op, "moe", *contains]
+    # An operator set that is not known is refused before any node is looked at.
+    named = [spec.op, "moe"] if domain in ("", DOMAIN) else []
+    return model, [*named, *contains]
 
 
 def edit(slot, function):

@@ -14,6 +14,8 @@
 //! beyond it. So a load still runs under `catch_unwind`, and the first load of an unknown file in
 //! a process of its own.
 
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
 mod error;
 pub mod external;
 mod graph;

@@ -129,6 +129,8 @@ impl Activations {
             let mut c = row * self.chunks;
             for x in x.chunks(block) {
                 let max = max_abs(x).ok_or(NotFinite { row })?;
+                // Below that there is no f32 for the inverse: the block counts as zeros.
+                let max = if max < MAX_ABS_MIN { 0.0 } else { max };
                 let scale = max / precision.limit();
                 // The largest is scaled to the limit exactly, so that codes stay within it.
                 let inverse = if max > 0.0 { precision.limit() / max } else { 0.0 };
@@ -184,6 +186,9 @@ impl Activations {
 pub struct NotFinite {
     pub row: usize,
 }
+
+/// A block whose numbers are all smaller is taken for zeros.
+const MAX_ABS_MIN: f32 = 1e-33;
 
 /// The longest chunk.
 const CHUNK_MAX: usize = 32;

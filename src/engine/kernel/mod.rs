@@ -9,6 +9,9 @@
 //! This folder and `engine/mapping.rs` are the only places with `unsafe`. It knows neither
 //! experts nor gates, neither ONNX nor tract.
 
+#![expect(unsafe_code, reason = "instructions are chosen at run time, and read through pointers")]
+#![expect(clippy::needless_range_loop, reason = "one index walks several slices of a panel")]
+
 pub mod activations;
 pub mod float;
 pub mod matmul;

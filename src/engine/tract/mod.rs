@@ -22,7 +22,7 @@ use tract_onnx::tract_hir::internal::{DimLike as _, bail};
 use super::inspect::{InspectError, Inspected, external, inspect};
 use super::kernel::pool::Pool;
 use super::kernel::{self, Kernel};
-use super::{Backend, LayerInfo, LoadError, LoadOptions, Model, Port, Session, Signature};
+use super::{Backend, Dim, LayerInfo, LoadError, LoadOptions, Model, Port, Session, Signature};
 use operators::Operator;
 
 /// Stack of the loading thread: address space, of which only what is used becomes memory.
@@ -167,8 +167,16 @@ fn ports(model: &TypedModel, outlets: &[OutletId]) -> TractResult<Vec<Port>> {
             let fact = model.outlet_fact(outlet)?;
             let label = model.outlet_label(outlet);
             let name = label.unwrap_or_else(|| &model.node(outlet.node).name).to_owned();
-            let dims = fact.shape.iter().map(|dim| dim.to_usize().ok()).collect();
+            let dims = fact.shape.iter().map(dim).collect();
             Ok(Port { name, dtype: convert::dtype(fact.datum_type)?, dims })
         })
         .collect()
+}
+
+fn dim(dim: &TDim) -> Dim {
+    match (dim.to_usize(), dim) {
+        (Ok(size), _) => Dim::Fixed(size),
+        (Err(_), TDim::Sym(symbol)) => Dim::Named(symbol.to_string()),
+        (Err(_), _) => Dim::Open,
+    }
 }

@@ -104,31 +104,7 @@ impl TractSession {
     }
 
     fn check(&self, inputs: &[OurTensor], options: RunOptions) -> Result<(), RunError> {
-        let ports = &self.signature.inputs;
-        if inputs.len() != ports.len() {
-            let names: Vec<_> = ports.iter().map(|port| port.name.as_str()).collect();
-            let cause = format!("{} given; the model takes: {}", inputs.len(), names.join(", "));
-            return Err(RunError::Input { input: "count".to_owned(), cause });
-        }
-        for (input, port) in inputs.iter().zip(ports) {
-            let dims = input.shape().dims();
-            let fits = dims.len() == port.dims.len()
-                && dims.iter().zip(&port.dims).all(|(dim, port)| port.is_none_or(|port| port == *dim));
-            if input.dtype() != port.dtype || !fits {
-                let expected: Vec<_> = port
-                    .dims
-                    .iter()
-                    .map(|dim| dim.map_or("?".to_owned(), |dim| dim.to_string()))
-                    .collect();
-                let cause = format!(
-                    "{:?} {dims:?} given; the model takes {:?} [{}]",
-                    input.dtype(),
-                    port.dtype,
-                    expected.join(", ")
-                );
-                return Err(RunError::Input { input: port.name.clone(), cause });
-            }
-        }
+        self.signature.check(inputs)?;
         match options.k {
             Some(k) if k == 0 || k > self.k_max => {
                 Err(RunError::K { k, k_min: 1, k_max: self.k_max })

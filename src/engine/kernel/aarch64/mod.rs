@@ -190,6 +190,7 @@ fn x_pointers<const N: usize, const M: usize, const PLANES: usize>(
 
 /// `pointer`, which the compiler believes to depend on `sum`. Otherwise it would start on all
 /// rows of a tile at once, run out of registers and spill. Costs no instruction.
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "nothing is read through it")]
 #[inline(always)]
 fn after<T>(mut pointer: *const T, sum: float32x4_t) -> *const T {
     // SAFETY: there is no code in it.

@@ -1,0 +1,215 @@
+"""Times moed and onnxruntime on the same files and the same inputs, in turns.
+
+    python compare.py --peer PROGRAM --models DIRECTORY [--rounds N] [--shapes s,m,g] [--rows 1,8,64]
+
+Both compute on one thread, a few milliseconds each in turn, so that whatever else the machine does
+meets both. A figure is the tenth percentile of the thread's CPU time over all runs: what a call
+costs when it is not disturbed. Outputs are compared first: wrong answers are not timed.
+"""
+
+import argparse
+import gc
+import tempfile
+import time
+from pathlib import Path
+
+import models
+import moed
+import numpy as np
+import onnxruntime
+from moed import figure, note
+
+# What the ratios are about; the other variants are background, and run every few rounds.
+MAIN = ("q8_b32", "q8_chan")
+BACKGROUND_EVERY = 3
+BATCH_SECONDS = 0.02
+
+# Largest difference between the two sides' outputs, in units of their rms. Both round activations
+# to 8 bits where weights are in blocks; a code that falls on the other side shows.
+DIFFERENCE_MAX = 0.05
+
+# Of one run of each on another machine of this kind, microseconds of CPU on one thread: ggml
+# (d99724f2, Q8_0, AVX2, MUL_MAT_ID with SwiGLU) and onnxruntime 1.32.0 on q8_b32. ggml's is scaled
+# by how onnxruntime does here.
+GGML = {("s", 1): 47, ("s", 8): 363, ("s", 64): 3247,
+        ("m", 1): 272, ("m", 8): 2396, ("m", 64): 14026,
+        ("g", 1): 1411, ("g", 8): 7996, ("g", 64): 44732}
+ONNXRUNTIME_BESIDE_GGML = {("s", 1): 83, ("s", 8): 426, ("s", 64): 3410,
+                           ("m", 1): 371, ("m", 8): 2710, ("m", 64): 12327,
+                           ("g", 1): 1546, ("g", 8): 7065, ("g", 64): 35521}
+
+# Buffers that no cache holds, and that the last-level cache does.
+DRAM_MIB, CACHE_MIB = 64, 8
+
+
+class Onnxruntime:
+    def __init__(self, directory, name):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        path = str(directory / f"{name}.onnx")
+        self.session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+        self.ports = [port.name for port in self.session.get_inputs()]
+        self.sets = {}
+        self.times = {}
+
+    def inputs(self, rows, sets):
+        self.sets[rows] = [{port: arrays[port] for port in self.ports} for arrays in sets]
+        self.times[rows] = []
+
+    def run(self, rows, count):
+        run, sets, times = self.session.run, self.sets[rows], self.times[rows]
+        for _ in range(count):
+            feeds = sets[len(times) % len(sets)]
+            start = time.thread_time_ns()
+            run(None, feeds)
+            times.append(time.thread_time_ns() - start)
+
+    def output(self, rows):
+        return self.session.run(None, self.sets[rows][0])[0]
+
+    def total(self, rows):
+        """(tenth percentile in us, runs)"""
+        return float(np.percentile(self.times[rows], 10)) / 1e3, len(self.times[rows])
+
+
+class Moed:
+    def __init__(self, peer, directory, shape, name, ports):
+        self.peer, self.directory, self.shape, self.name, self.ports = peer, directory, shape, name, ports
+        moed.load_model(peer, directory, name)
+
+    def inputs(self, rows):
+        files = [models.input_path(self.directory, self.shape, rows, port) for port in self.ports]
+        self.peer.ask("inputs", self.name, rows, *files)
+
+    def run(self, rows, count):
+        self.peer.ask("run", self.name, rows, count)
+
+    def output(self, rows, dims):
+        with tempfile.NamedTemporaryFile() as file:
+            self.peer.ask("output", self.name, rows, 0, file.name)
+            return np.fromfile(file.name, "<f4").reshape(dims)
+
+    def total(self, rows):
+        """(tenth percentile in us, runs, bytes of experts' weights read by a run)"""
+        total = self.peer.ask("total", self.name, rows)
+        return int(total["cpu_p10_ns"]) / 1e3, int(total["runs"]), int(total["bytes_per_run"])
+
+
+def compare_outputs(name, rows, ours, theirs):
+    expected = theirs.output(rows)
+    difference = ours.output(rows, expected.shape) - expected
+    relative = float(np.abs(difference).max() / np.sqrt(np.mean(expected**2)))
+    if not relative <= DIFFERENCE_MAX:
+        raise SystemExit(f"{name} with {rows} rows: outputs differ by {relative:.3g} of their rms")
+    return relative
+
+
+def batch(side, rows):
+    """Runs that take about BATCH_SECONDS."""
+    side.run(rows, 1)
+    start = time.monotonic()
+    side.run(rows, 2)
+    return max(1, min(1000, round(BATCH_SECONDS / ((time.monotonic() - start) / 2))))
+
+
+def shape_figures(peer, directory, shape_name, all_rows, rounds):
+    """Times all variants of a shape. Gives {rows: (us of q8_b32, bytes that it reads)}."""
+    shape = models.SHAPES[shape_name]
+    sides = {}
+    for variant in (*models.VARIANTS, models.EMPTY):
+        name = f"{shape_name}_{variant}"
+        theirs = Onnxruntime(directory, name)
+        sides[variant] = (Moed(peer, directory, shape_name, name, theirs.ports), theirs)
+    found = {}
+    for rows in all_rows:
+        sets = models.read_inputs(directory, shape_name, rows)
+        counts, differences = {}, []
+        for variant, (ours, theirs) in sides.items():
+            ours.inputs(rows)
+            theirs.inputs(rows, sets)
+            differences.append(compare_outputs(f"{shape_name}_{variant}", rows, ours, theirs))
+            counts[variant] = [batch(side, rows) for side in (ours, theirs)]
+        gc.disable()
+        for turn in range(rounds):
+            for variant, both in sides.items():
+                if variant not in MAIN and turn % BACKGROUND_EVERY:
+                    continue
+                for i in (0, 1) if turn % 2 else (1, 0):
+                    both[i].run(rows, counts[variant][i])
+            peer.ask("bandwidth", DRAM_MIB, 1)
+            peer.ask("bandwidth", CACHE_MIB, 4)
+        gc.enable()
+        note(f"{shape_name} rows {rows}: outputs differ by at most {max(differences):.2g} of their rms")
+        found[rows] = cell_figures(f"{shape_name}_rows{rows}", shape, (shape_name, rows), sides)
+    return found
+
+
+def cell_figures(cell, shape, key, sides):
+    rows = key[1]
+    ours = {variant: moed_side.total(rows) for variant, (moed_side, _) in sides.items()}
+    theirs = {variant: their_side.total(rows) for variant, (_, their_side) in sides.items()}
+    runs = [f"{variant} {ours[variant][1]}/{theirs[variant][1]}" for variant in sides]
+    note(f"{cell}: runs of moed/onnxruntime: {', '.join(runs)}")
+    for variant in sides:
+        figure(f"{cell}_{variant}_moed", ours[variant][0], "us")
+        figure(f"{cell}_{variant}_onnxruntime", theirs[variant][0], "us")
+        figure(f"{cell}_{variant}_ratio", theirs[variant][0] / ours[variant][0], "x")
+    time_us, _, read = ours["q8_b32"]
+    ggml = GGML[key] * theirs["q8_b32"][0] / ONNXRUNTIME_BESIDE_GGML[key]
+    figure(f"{cell}_ggml_scaled", ggml, "us")
+    figure(f"{cell}_ggml_ratio_scaled", ggml / time_us, "x")
+    # A dense layer of the size of one row's experts, which multiplies as much.
+    figure(f"{cell}_dense_act_to_q8_b32", ours["dense_act_nb8"][0] / time_us, "x")
+    figure(f"{cell}_dense_all_to_q8_b32", ours["dense_all_nb8"][0] / time_us, "x")
+    operations = 6 * shape.hidden * shape.inter * shape.k * rows
+    figure(f"{cell}_q8_b32_moed_rate", operations / time_us / 1e3, "GFLOP/s")
+    figure(f"{cell}_q8_chan_moed_rate", operations / ours["q8_chan"][0] / 1e3, "GFLOP/s")
+    figure(f"{cell}_q8_b32_bytes_read", read / 1e6, "MB")
+    return time_us, read
+
+
+def bandwidth_figures(peer, found):
+    bandwidth = {}
+    for name, mib in (("dram", DRAM_MIB), ("cache", CACHE_MIB)):
+        answer = peer.ask("bandwidth", mib, 0)
+        bandwidth[name] = int(answer["bytes_per_run"]) / int(answer["cpu_p10_ns"])
+        # Not of the engine: no prefix.
+        print(f"read_bandwidth_{name} = {bandwidth[name]:.2f} GB/s", flush=True)
+    for shape_name, by_rows in found.items():
+        if 1 not in by_rows:
+            continue
+        time_us, read = by_rows[1]
+        rate = read / time_us / 1e3
+        figure(f"{shape_name}_rows1_read", rate, "GB/s")
+        # The small shape's experts fit into the last-level cache, all of them.
+        store = "cache" if shape_name == "s" else "dram"
+        figure(f"{shape_name}_rows1_share_of_bandwidth", 100 * rate / bandwidth[store], "%")
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    arguments.add_argument("--peer", required=True)
+    arguments.add_argument("--models", required=True, type=Path)
+    arguments.add_argument("--rounds", type=int, default=60)
+    arguments.add_argument("--shapes", default=",".join(models.SHAPES))
+    arguments.add_argument("--rows", default=",".join(map(str, models.ROWS)))
+    given = arguments.parse_args()
+    shapes = given.shapes.split(",")
+    models.make(given.models, shapes)
+    with moed.Peer(given.peer) as peer:
+        kernel = peer.ask("kernel")["kernel"]
+        note(f"onnxruntime {onnxruntime.__version__}; moed's kernel: {kernel}; one thread each; "
+             f"us are the tenth percentile of CPU time; load average {moed.load_average()}")
+        rows = [int(rows) for rows in given.rows.split(",")]
+        found = {
+            shape: shape_figures(peer, given.models, shape, rows, given.rounds) for shape in shapes
+        }
+        bandwidth_figures(peer, found)
+    note(f"load average {moed.load_average()}")
+
+
+if __name__ == "__main__":
+    main()

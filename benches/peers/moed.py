@@ -1,0 +1,53 @@
+"""Drives the bench program `peer`: see ../peer.rs for its commands."""
+
+import os
+import subprocess
+
+
+class Peer:
+    def __init__(self, program):
+        self.process = subprocess.Popen(
+            [program, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, *words):
+        """The answer's values by their keys."""
+        line = " ".join(map(str, words))
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        status, _, rest = self.process.stdout.readline().strip().partition(" ")
+        if status != "ok":
+            raise RuntimeError(f"peer: {line}: {rest or 'it ended'}")
+        return dict(pair.split("=", 1) for pair in rest.split())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def load_model(peer, directory, name):
+    """Loads a model of models.py and gives what loading took."""
+    return peer.ask("load", name, directory, f"{name}.onnx")
+
+
+def figure(name, value, unit):
+    """Prints a figure, with four digits."""
+    digits = 0 if value == 0 else max(0, 3 - len(str(int(abs(value)))) + (abs(value) < 1))
+    print(f"engine_{name} = {value:.{digits}f} {unit}", flush=True)
+
+
+def note(text):
+    print(f"# {text}", flush=True)
+
+
+def anonymous_kib():
+    """Memory of this process that no file backs."""
+    with open("/proc/self/smaps_rollup") as rollup:
+        return next(int(line.split()[1]) for line in rollup if line.startswith("Anonymous:"))
+
+
+def load_average():
+    return " ".join(f"{load:.1f}" for load in os.getloadavg())

@@ -1,0 +1,48 @@
+//! What a plain `cargo test` does not run: it is named, so that a green run promises no more than
+//! it has done.
+
+use std::io::Write as _;
+use std::path::Path;
+
+/// A check that is not run here, why, and what runs it.
+struct LeftOut {
+    script: &'static str,
+    checks: &'static str,
+    needs: &'static str,
+    run_by: &'static str,
+}
+
+const LEFT_OUT: [LeftOut; 3] = [
+    LeftOut {
+        script: "tests/vectors/check_onnxruntime.py",
+        checks: "the expected outputs of the operators, against onnxruntime itself",
+        needs: "Python packages",
+        run_by: "tests/run",
+    },
+    LeftOut {
+        script: ".ci/arm",
+        checks: "the kernels and operators of other CPUs than this one",
+        needs: "root, a cross compiler and qemu",
+        run_by: ".ci/run",
+    },
+    LeftOut {
+        script: "tests/fuzz/Cargo.toml",
+        checks: "the fuzz targets, over their seeds",
+        needs: "a C++ compiler",
+        run_by: ".ci/run",
+    },
+];
+
+#[test]
+fn what_cargo_test_leaves_out_is_named() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut text = String::from("\n");
+    for LeftOut { script, checks, needs, run_by } in LEFT_OUT {
+        for path in [script, run_by] {
+            assert!(project.join(path).exists(), "{path}: is gone: this list is out of date");
+        }
+        text += &format!("left out: {script}: {checks}: needs {needs}: run {run_by}\n");
+    }
+    // Not `eprint!`: the test runner would keep it to itself.
+    std::io::stderr().write_all(text.as_bytes()).expect("stderr can be written");
+}

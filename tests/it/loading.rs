@@ -1,0 +1,271 @@
+//! Loading: weights stay where they are, and whatever a file holds ends in an error or an answer.
+
+use std::path::Path;
+
+use moed::engine::tract::load;
+use moed::engine::{LoadError, LoadOptions, Model as _, RunOptions, Session as _};
+use moed::tensor::{Data, Tensor};
+use prost::Message as _;
+use tract_onnx::pb::tensor_proto::DataLocation;
+use tract_onnx::pb::{ModelProto, StringStringEntryProto};
+
+use crate::support::{data, floats, load_fixture, tensors};
+
+const MODEL: &str = "qmoe-8bit-block32-relu-k4-bias";
+
+fn bytes(name: &str) -> Vec<u8> {
+    std::fs::read(data("operators").join(format!("{name}.onnx"))).expect("a fixture's file")
+}
+
+fn inputs(name: &str, model: &impl moed::engine::Model) -> Vec<Tensor> {
+    let tensors = tensors("operators", &format!("{name}.io.onnx"));
+    let ports = &model.signature().inputs;
+    let find = |port: &str| tensors.iter().find(|(name, _)| name == port).map(|(_, t)| t.clone());
+    ports.iter().map(|port| find(&port.name).expect("an input's tensor")).collect()
+}
+
+/// Writes the fixture into `dir` with all weights in `experts.bin`, `gap` bytes before each.
+fn externalise(name: &str, dir: &Path, gap: usize) {
+    let mut model = ModelProto::decode(bytes(name).as_slice()).expect("a fixture decodes");
+    let mut weights = Vec::new();
+    for proto in &mut model.graph.as_mut().expect("a graph").initializer {
+        weights.resize(weights.len() + gap, 0xab);
+        let entry = |key: &str, value: usize| StringStringEntryProto {
+            key: key.to_owned(),
+            value: value.to_string(),
+        };
+        proto.external_data = vec![
+            StringStringEntryProto { key: "location".into(), value: "experts.bin".into() },
+            entry("offset", weights.len()),
+            entry("length", proto.raw_data.len()),
+        ];
+        weights.append(&mut proto.raw_data);
+        proto.data_location = Some(DataLocation::External as i32);
+    }
+    std::fs::write(dir.join("model.onnx"), model.encode_to_vec()).expect("the model is written");
+    std::fs::write(dir.join("experts.bin"), weights).expect("the weights are written");
+}
+
+fn answer(dir: &Path, file: &str, inputs: &[Tensor]) -> Result<Vec<f32>, String> {
+    let model = load(dir, file, &LoadOptions::default()).map_err(|error| error.to_string())?;
+    let mut session = model.session().map_err(|error| error.to_string())?;
+    let run = session.run(inputs, RunOptions::default()).map_err(|error| error.to_string())?;
+    Ok(floats(&run.outputs[0]))
+}
+
+#[test]
+fn weights_outside_the_file_give_what_weights_inside_give_at_any_alignment() {
+    for name in [MODEL, "qmoe-two-layers", "lfm2-f32-layer1", "lfm2-int4-layer1"] {
+        let inside = load_fixture("operators", &format!("{name}.onnx"), 1).expect("it loads");
+        let inputs = inputs(name, &inside);
+        let wanted = answer(&data("operators"), &format!("{name}.onnx"), &inputs);
+        for gap in [0, 1, 2, 4096] {
+            let dir = tempfile::tempdir().expect("a directory");
+            externalise(name, dir.path(), gap);
+            assert_eq!(answer(dir.path(), "model.onnx", &inputs), wanted, "{name}, gap {gap}");
+        }
+    }
+}
+
+#[test]
+fn weights_that_are_missing_or_cut_short_or_links_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    externalise(MODEL, dir.path(), 0);
+    let load = || load(dir.path(), "model.onnx", &LoadOptions::default()).map(|_| ());
+    let weights = dir.path().join("experts.bin");
+    let full = std::fs::read(&weights).expect("the weights");
+
+    std::fs::write(&weights, &full[..full.len() - 1]).expect("cut short");
+    assert!(matches!(load(), Err(LoadError::Inspect { .. })));
+    std::fs::write(&weights, b"").expect("emptied");
+    load().expect_err("an empty file is refused");
+    std::fs::rename(&weights, dir.path().join("elsewhere")).expect("renamed");
+    load().expect_err("a missing file is refused");
+    std::os::unix::fs::symlink("elsewhere", &weights).expect("linked");
+    load().expect_err("a link is refused");
+    std::fs::remove_file(&weights).expect("removed");
+    std::fs::write(&weights, &full).expect("restored");
+    load().expect("the whole file loads");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = load_fixture("operators", "no-such-model.onnx", 1).map(|_| ()).expect_err("refused");
+    assert!(error.to_string().starts_with("no-such-model.onnx: "), "{error}");
+}
+
+/// Every truncation, and a flip of one bit in every byte, of a model: an error or an answer.
+#[test]
+fn any_truncation_or_bit_flip_ends_in_an_error_or_an_answer() {
+    // Panics inside tract are caught; their texts would drown the test's own.
+    std::panic::set_hook(Box::new(|_| {}));
+    let dir = tempfile::tempdir().expect("a directory");
+    let small = "qmoe-two-layers";
+    let model = load_fixture("operators", &format!("{small}.onnx"), 1).expect("it loads");
+    let inputs = inputs(small, &model);
+    let whole = bytes(small);
+    let step = if cfg!(target_arch = "x86_64") { 1 } else { 97 };
+    let mut answers = 0;
+    let mut trials = 0;
+    let mut trial = |bytes: &[u8]| {
+        std::fs::write(dir.path().join("model.onnx"), bytes).expect("the model is written");
+        answers += usize::from(answer(dir.path(), "model.onnx", &inputs).is_ok());
+        trials += 1;
+    };
+    // Weights and scales are most of the file; every fourth byte of them is enough.
+    let structure: Vec<usize> = (0..whole.len()).filter(|i| i % 23 == 0 || *i < 64).collect();
+    for &at in structure.iter().step_by(step) {
+        trial(&whole[..at]);
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 8);
+        trial(&flipped);
+    }
+    let _ = std::panic::take_hook();
+    assert!(trials > 100, "{trials} trials");
+    // Flips inside weights change numbers, not the format.
+    assert!(answers > 0 && answers < trials, "{answers} of {trials}");
+}
+
+#[test]
+fn experts_that_no_row_chooses_stay_out_of_memory() {
+    const EXPERTS: usize = 64;
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let model_bytes = big_model::write(dir.path(), EXPERTS);
+    let before = anonymous_kib();
+    let model = load(dir.path(), "model.onnx", &LoadOptions::default()).expect("it loads");
+    let mut session = model.session().expect("a session opens");
+    let mut router = vec![0.0; EXPERTS];
+    (router[5], router[40]) = (9.0, 8.0);
+    let inputs = [
+        Tensor::new(&[1, big_model::HIDDEN], Data::F32(vec![0.5; big_model::HIDDEN])),
+        Tensor::new(&[1, EXPERTS], Data::F32(router)),
+    ]
+    .map(|tensor| tensor.expect("a tensor"));
+    let run = session.run(&inputs, RunOptions::default()).expect("it runs");
+    assert_eq!(run.report.layers[0].experts, [(5, 1), (40, 1)]);
+    let read = run.report.weight_bytes_read();
+    assert!(read < model_bytes / 20, "{read} of {model_bytes} bytes");
+    let resident = mapped_resident_bytes("experts.bin");
+    // The kernel maps 64 KiB around each page that is touched.
+    assert!(resident < read + (1 << 20), "{resident} bytes resident, {read} read");
+    let grown = anonymous_kib().saturating_sub(before);
+    assert!(grown < 8 << 10, "{grown} KiB of anonymous memory for {model_bytes} bytes of weights");
+}
+
+/// Anonymous memory of this process.
+fn anonymous_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a status");
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("RssAnon");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+}
+
+/// Resident bytes of this process's mappings of files called `name`.
+fn mapped_resident_bytes(name: &str) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").expect("smaps");
+    let mut ours = false;
+    let mut kib = 0;
+    for line in maps.lines() {
+        let first = line.split_whitespace().next().unwrap_or_default();
+        if !first.ends_with(':') {
+            ours = line.ends_with(name);
+        } else if ours && first == "Rss:" {
+            kib += line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0);
+        }
+    }
+    kib * 1024
+}
+
+/// A QMoE node with its experts outside: 50 MB of them.
+mod big_model {
+    use super::*;
+    use tract_onnx::pb::attribute_proto::AttributeType;
+    use tract_onnx::pb::tensor_proto::DataType;
+    use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
+    use tract_onnx::pb::type_proto::{Tensor as TensorType, Value};
+    use tract_onnx::pb::{
+        AttributeProto, GraphProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+        TypeProto, ValueInfoProto,
+    };
+
+    pub const HIDDEN: usize = 512;
+    const INTER: usize = 768;
+
+    /// Writes `model.onnx` and `experts.bin`; returns the bytes of the latter.
+    pub fn write(dir: &Path, experts: usize) -> u64 {
+        let mut weights = Vec::new();
+        let tensors = [
+            tensor(&mut weights, "fc1", DataType::Uint8, &[experts, INTER, HIDDEN]),
+            tensor(&mut weights, "fc1_scales", DataType::Float, &[experts, INTER]),
+            tensor(&mut weights, "fc2", DataType::Uint8, &[experts, HIDDEN, INTER]),
+            tensor(&mut weights, "fc2_scales", DataType::Float, &[experts, HIDDEN]),
+        ];
+        let int = |name: &str, i| AttributeProto {
+            name: name.to_owned(),
+            r#type: AttributeType::Int as i32,
+            i,
+            ..AttributeProto::default()
+        };
+        let input = ["x", "router", "fc1", "fc1_scales", "", "fc2", "fc2_scales"];
+        let node = NodeProto {
+            name: "moe".to_owned(),
+            op_type: "QMoE".to_owned(),
+            domain: "com.microsoft".to_owned(),
+            input: input.map(str::to_owned).to_vec(),
+            output: vec!["y".to_owned()],
+            attribute: vec![int("k", 2), int("expert_weight_bits", 8)],
+            ..NodeProto::default()
+        };
+        let graph = GraphProto {
+            name: "big".to_owned(),
+            node: vec![node],
+            initializer: tensors.to_vec(),
+            input: vec![value("x", HIDDEN), value("router", experts)],
+            output: vec![value("y", HIDDEN)],
+            ..GraphProto::default()
+        };
+        let set = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
+        let model = ModelProto {
+            ir_version: 9,
+            opset_import: vec![set("", 17), set("com.microsoft", 1)],
+            graph: Some(graph),
+            ..ModelProto::default()
+        };
+        std::fs::write(dir.join("model.onnx"), model.encode_to_vec()).expect("the model");
+        std::fs::write(dir.join("experts.bin"), &weights).expect("the weights");
+        weights.len() as u64
+    }
+
+    fn tensor(weights: &mut Vec<u8>, name: &str, kind: DataType, dims: &[usize]) -> TensorProto {
+        weights.resize(weights.len().next_multiple_of(16 << 10), 0);
+        let (offset, elements) = (weights.len(), dims.iter().product::<usize>());
+        if kind == DataType::Float {
+            weights.extend((0..elements).flat_map(|_| 0.01f32.to_le_bytes()));
+        } else {
+            weights.extend((0..elements).map(|i| (i % 251) as u8));
+        }
+        let entry = |key: &str, value: String| StringStringEntryProto { key: key.to_owned(), value };
+        TensorProto {
+            name: name.to_owned(),
+            data_type: kind as i32,
+            dims: dims.iter().map(|&dim| dim as i64).collect(),
+            data_location: Some(DataLocation::External as i32),
+            external_data: vec![
+                entry("location", "experts.bin".to_owned()),
+                entry("offset", offset.to_string()),
+                entry("length", (weights.len() - offset).to_string()),
+            ],
+            ..TensorProto::default()
+        }
+    }
+
+    fn value(name: &str, width: usize) -> ValueInfoProto {
+        let dim = |value| Dimension { value: Some(value), ..Dimension::default() };
+        let rows = dim(dimension::Value::DimParam("rows".to_owned()));
+        let width = dim(dimension::Value::DimValue(width as i64));
+        let shape = Some(TensorShapeProto { dim: vec![rows, width] });
+        let elem_type = DataType::Float as i32;
+        let value = Some(Value::TensorType(TensorType { elem_type, shape }));
+        let r#type = Some(TypeProto { value, ..TypeProto::default() });
+        ValueInfoProto { name: name.to_owned(), r#type, ..ValueInfoProto::default() }
+    }
+}
