@@ -3,6 +3,8 @@
 //! The models are those of `benches/figures engine`, which makes them; without them there is
 //! nothing to measure, and that is said. Throughput is in rows.
 
+#![expect(clippy::disallowed_methods, reason = "the cache's place is in the environment")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use moed::engine::kernel::activations::{Activations, ChunkShape, Precision};
-use moed::engine::kernel::available;
 use moed::engine::kernel::matmul::{Matrix, blocks, matmul};
+use moed::engine::kernel::{Kernel, available};
 
 /// (name, k, n): hidden size, and twice the inner size for gate and linear part.
 const SHAPES: [(&str, usize, usize); 3] = [("s", 256, 1024), ("m", 512, 2048), ("g", 1024, 1024)];
@@ -27,27 +27,31 @@ fn kernels(criterion: &mut Criterion) {
             let matrix = Matrix::new(&codes, 8, n, k, block, &scales, None);
             let mut group = criterion.benchmark_group(format!("{shape}_{format}"));
             for rows in ROWS {
-                let x: Vec<f32> = (0..rows * k).map(|i| (i * 57 % 251) as f32 - 125.0).collect();
-                let columns: Vec<u32> = (0..rows as u32).collect();
-                let mut out = vec![0f32; rows * n];
-                let mut expanded = Vec::new();
                 group.throughput(Throughput::Elements((rows * n * k) as u64));
+                let x: Vec<f32> = (0..rows * k).map(|i| (i * 57 % 251) as f32 - 125.0).collect();
                 for &kernel in available() {
                     let mut activations = Activations::default();
                     let shape = ChunkShape::of_weights(block);
                     let done = activations.quantise(&x, k, shape, precision, kernel.layout());
                     assert_eq!(done, Ok(()), "the inputs are finite");
-                    group.bench_function(BenchmarkId::new(kernel.name(), rows), |bencher| {
-                        bencher.iter(|| {
-                            let out = &mut out;
-                            matmul(kernel, &matrix, 0..n, &activations, &columns, out, &mut expanded);
-                        });
+                    let id = BenchmarkId::new(kernel.name(), rows);
+                    group.bench_function(id, |bencher| {
+                        multiply(bencher, kernel, &matrix, &activations);
                     });
                 }
             }
             group.finish();
         }
     }
+}
+
+fn multiply(bencher: &mut Bencher<'_>, kernel: &dyn Kernel, matrix: &Matrix<'_>, x: &Activations) {
+    let columns: Vec<u32> = (0..x.rows() as u32).collect();
+    let mut out = vec![0f32; x.rows() * matrix.n()];
+    let mut expanded = Vec::new();
+    bencher.iter(|| {
+        matmul(kernel, matrix, 0..matrix.n(), x, &columns, &mut out, &mut expanded);
+    });
 }
 
 criterion_group! {

@@ -13,12 +13,14 @@
 //! | `output NAME ROWS SET FILE` | runs it once and writes its first output, raw |
 //! | `counted NAME ROWS` | warms up, then runs it once inside [`counted`] |
 //! | `bandwidth MIB COUNT` | reads a buffer of that size so many times; times of all such reads so far |
-//! | `pages FILE` | size of this process's mapping of FILE, and how much of it is in memory |
+//! | `pages FILE` | size of this process's mapping of FILE (its full path), and how much is in memory |
 //! | `memory` | this process's anonymous memory |
 //! | `kernel` | the kernel in use |
 //!
 //! Times are of the calling thread: CPU time, which does not count what other processes take, and
 //! the clock on the wall.
+
+#![expect(clippy::disallowed_methods, reason = "it has no command line to speak of, and no clap")]
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
@@ -26,7 +28,9 @@ use std::io::{BufRead as _, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use moed::engine::{Backend as _, Dim, LoadOptions, Model, Run, RunOptions, Session, kernel, tract};
+use moed::engine::{
+    Backend as _, Dim, LoadOptions, Model, Run, RunOptions, Session, kernel, tract,
+};
 use moed::tensor::{DType, Data, Tensor};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -147,7 +151,7 @@ impl Peer {
     fn workload(&mut self, name: &str, rows: &str) -> Result<(&mut dyn Session, &mut Workload)> {
         let subject = self.subject(name)?;
         let workload = subject.workloads.get_mut(&rows.parse()?);
-        let workload = workload.ok_or_else(|| format!("model `{name}`: no inputs of {rows} rows"))?;
+        let workload = workload.ok_or_else(|| format!("`{name}`: no inputs of {rows} rows"))?;
         Ok((subject.session.as_mut(), workload))
     }
 
@@ -163,7 +167,7 @@ impl Peer {
         for _ in 0..count {
             let clock = Clock::start();
             std::hint::black_box(sum(buffer));
-            times.push(clock);
+            times.push(&clock);
         }
         times.answer().with("bytes_per_run", size_of_val(buffer.as_slice()))
     }
@@ -178,7 +182,7 @@ impl Workload {
             let clock = Clock::start();
             // The outputs are dropped before the clock stops, as on the other side.
             self.bytes += session.run(set, RunOptions::default())?.report.weight_bytes_read();
-            times.push(clock);
+            times.push(&clock);
             self.times.copy_last(&times);
         }
         Ok(times)
@@ -196,7 +200,7 @@ fn counted(session: &mut dyn Session, set: &[Tensor]) -> Result<()> {
 fn read_sets(model: &dyn Model, rows: usize, files: &[&str]) -> Result<Vec<Vec<Tensor>>> {
     let ports = &model.signature().inputs;
     if files.len() != ports.len() {
-        return Err(format!("{} files given, the model has {} inputs", files.len(), ports.len()).into());
+        return Err(format!("{} files given, not {}", files.len(), ports.len()).into());
     }
     let mut sets: Vec<Vec<Tensor>> = Vec::new();
     for (port, file) in ports.iter().zip(files) {
@@ -247,7 +251,7 @@ struct Times {
 }
 
 impl Times {
-    fn push(&mut self, clock: Clock) {
+    fn push(&mut self, clock: &Clock) {
         // The CPU clock is the inner one of the two.
         let cpu = thread_cpu_time() - clock.cpu;
         self.wall.push(clock.wall.elapsed());
@@ -328,8 +332,6 @@ fn anonymous_kib() -> Result<u64> {
 
 /// Size and resident part of this process's mappings of `file`.
 fn pages(file: &str) -> Result<Answer> {
-    let file = std::fs::canonicalize(file)?;
-    let file = file.to_str().ok_or("the path is not UTF-8")?;
     let smaps = std::fs::read_to_string("/proc/self/smaps")?;
     let (mut size, mut resident, mut own) = (0, 0, false);
     for line in smaps.lines() {

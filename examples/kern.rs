@@ -1,3 +1,4 @@
+#![allow(unsafe_code, reason="x")]
 use moed::engine::kernel::{*,activations::*,matmul::*};
 use std::time::Instant;
 fn cpu()->f64{ #[repr(C)] struct TS{s:i64,n:i64} unsafe extern "C"{fn clock_gettime(c:i32,t:*mut TS)->i32;} let mut t=TS{s:0,n:0}; unsafe{clock_gettime(3,&mut t)}; t.s as f64*1e6+t.n as f64/1e3 }
@@ -11,7 +12,7 @@ fn main(){
       let kk=h.max(i); let xs:Vec<f32>=(0..kk*16).map(|j|((j*7919)%255) as f32-127.).collect();
       let (mut a1,mut a2)=(Activations::default(),Activations::default());
       let prec=if block.is_some(){Precision::Int8}else{Precision::Int16};
-      a1.quantise(&xs[..h*16],h,ChunkShape::of_weights(block),prec,kernel.layout()); a2.quantise(&xs[..i*16],i,ChunkShape::of_weights(block),prec,kernel.layout());
+      a1.quantise(&xs[..h*16],h,ChunkShape::of_weights(block),prec,kernel.layout()).unwrap(); a2.quantise(&xs[..i*16],i,ChunkShape::of_weights(block),prec,kernel.layout()).unwrap();
       let cols:Vec<u32>=(0..mr as u32).collect(); let mut out=vec![0f32;2*i.max(h)*64]; let mut sc=Vec::new();
       let mut ts=vec![];
       for ex in 0..200 { let c=cpu();

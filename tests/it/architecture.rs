@@ -81,14 +81,14 @@ impl Source {
     fn paths(&self) -> BTreeSet<Vec<String>> {
         let mut found = Vec::new();
         collect_paths(self.tokens.clone(), &mut found);
-        found.into_iter().map(|path| self.resolve(path)).collect()
+        found.iter().map(|path| self.resolve(path)).collect()
     }
 
     /// Replaces `crate`, `self`, `super`, the library's own name, and a child module's name.
-    fn resolve(&self, path: Vec<String>) -> Vec<String> {
+    fn resolve(&self, path: &[String]) -> Vec<String> {
         let is_root = ["main", "lib"].contains(&self.module[0].as_str());
         let mut from: Vec<String> = if is_root { Vec::new() } else { self.module.clone() };
-        let mut rest = path.as_slice();
+        let mut rest = path;
         match rest.first().map(String::as_str) {
             Some("crate" | "moed") => (from, rest) = (Vec::new(), &rest[1..]),
             Some("self") => rest = &rest[1..],
@@ -96,11 +96,11 @@ impl Source {
             Some(first) => {
                 // A word alone is a variable, a declaration, `pub(super)`, and many other things.
                 if path.len() == 1 {
-                    return path;
+                    return path.to_vec();
                 }
                 from.push(first.to_owned());
                 if row_of(&from).is_none_or(|row| row != from.join("::")) {
-                    return path;
+                    return path.to_vec();
                 }
                 from.pop();
             }
@@ -125,11 +125,9 @@ fn row_of(module: &[String]) -> Option<&'static str> {
 /// Collects paths of one and more parts; `a::{b, c::{self, d}}` gives `a::b`, `a::c`, `a::c::d`.
 fn collect_paths(tokens: TokenStream, found: &mut Vec<Vec<String>>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let is_colons = |at: usize| {
-        let colon = |token: Option<&TokenTree>| {
-            matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == ':')
-        };
-        colon(tokens.get(at)) && colon(tokens.get(at + 1))
+    let is_colon = |at: usize| match tokens.get(at) {
+        Some(TokenTree::Punct(punct)) => punct.as_char() == ':',
+        _ => false,
     };
     let mut at = 0;
     while at < tokens.len() {
@@ -138,7 +136,7 @@ fn collect_paths(tokens: TokenStream, found: &mut Vec<Vec<String>>) {
             TokenTree::Ident(first) => {
                 let mut path = vec![first.to_string()];
                 let mut tree = None;
-                while tree.is_none() && is_colons(at + 1) {
+                while tree.is_none() && is_colon(at + 1) && is_colon(at + 2) {
                     match tokens.get(at + 3) {
                         Some(TokenTree::Ident(part)) => path.push(part.to_string()),
                         Some(TokenTree::Punct(glob)) if glob.as_char() == '*' => {
@@ -236,13 +234,13 @@ fn forbidden_edges(source: &Source) -> Vec<String> {
 }
 
 /// Fails with all findings, one a line.
-fn check(findings: Vec<String>) {
+fn check(findings: &[String]) {
     assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
 }
 
 #[test]
 fn modules_name_only_what_the_table_allows() {
-    check(sources().iter().flat_map(forbidden_edges).collect());
+    check(&sources().iter().flat_map(forbidden_edges).collect::<Vec<_>>());
 }
 
 #[test]
@@ -291,7 +289,7 @@ fn a_forbidden_edge_is_found_however_it_is_written() {
         ("src/engine/mod.rs", "pub mod tract; fn f(x: limits::Limits) {}"),
         ("src/main.rs", "use moed::cli; fn main() { cli::run() }"),
     ] {
-        check(forbidden_edges(&source(path, code.to_owned())));
+        check(&forbidden_edges(&source(path, code.to_owned())));
     }
 }
 
@@ -312,7 +310,7 @@ fn crates_are_named_only_where_they_belong() {
             findings.push(format!("{}: names tract", source.path));
         }
     }
-    check(findings);
+    check(&findings);
 }
 
 #[test]
@@ -321,14 +319,14 @@ fn unsafe_code_is_only_in_the_kernels_and_in_the_mapping() {
     let outside = sources.iter().filter(|source| !source.is_in(UNSAFE_IS_IN));
     let has_unsafe =
         |source: &&Source| has_ident(source.tokens.clone(), &|ident| ident == "unsafe");
-    check(outside.filter(has_unsafe).map(|source| source.path.clone()).collect());
+    check(&outside.filter(has_unsafe).map(|source| source.path.clone()).collect::<Vec<_>>());
 }
 
 #[test]
 fn every_file_says_first_what_it_is_for() {
     let sources = sources();
     let silent = sources.iter().filter(|source| !source.text.starts_with("//! "));
-    check(silent.map(|source| source.path.clone()).collect());
+    check(&silent.map(|source| source.path.clone()).collect::<Vec<_>>());
 }
 
 #[test]
@@ -345,7 +343,7 @@ fn no_file_is_too_long_to_read() {
             }
         }
     }
-    check(findings);
+    check(&findings);
 }
 
 #[test]
@@ -358,5 +356,5 @@ fn nothing_is_left_to_do_in_the_source() {
             findings.push(source.path);
         }
     }
-    check(findings);
+    check(&findings);
 }

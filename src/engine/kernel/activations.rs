@@ -83,6 +83,36 @@ impl Activations {
         &self.words[row * stride + chunk * self.chunk..(row + 1) * stride]
     }
 
+    /// Where the codes of `row` begin, words or bytes; the high digits where there are two.
+    pub fn codes(&self, row: usize) -> *const u8 {
+        let stride = self.chunks * self.chunk;
+        if self.words.is_empty() {
+            self.bytes[row * self.planes * stride..].as_ptr().cast()
+        } else {
+            self.words[row * stride..].as_ptr().cast()
+        }
+    }
+
+    /// Bytes of one chunk's codes (of one digit).
+    pub fn chunk_bytes(&self) -> usize {
+        if self.words.is_empty() { self.chunk } else { self.chunk << 1 }
+    }
+
+    /// Bytes from a row's high digits to its low ones; 0 where codes are one digit or word.
+    pub fn low_digits(&self) -> usize {
+        if self.planes == 2 { self.chunks * self.chunk } else { 0 }
+    }
+
+    /// Codes of all rows, `[rows, chunks, chunk]`, for the two layouts of words.
+    pub fn all_words(&self) -> &[i16] {
+        &self.words
+    }
+
+    /// Scales of all rows, `[rows, chunks]`.
+    pub fn all_scales(&self) -> &[f32] {
+        &self.scales
+    }
+
     /// Digits of `row` in `plane` (0 is the high one where there are two) from `chunk` on.
     pub fn bytes(&self, row: usize, plane: usize, chunk: usize) -> &[i8] {
         let stride = self.chunks * self.chunk;

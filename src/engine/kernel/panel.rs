@@ -89,27 +89,33 @@ impl Panel<'_> {
     pub fn check(&self) {
         let row_bytes = self.x.chunks() * self.x.chunk();
         assert!(self.x.chunk() == 16 || self.x.chunk() == 32);
-        assert!(self.rows >= 1);
+        assert!(self.rows >= 1, "an empty panel");
         assert!((self.rows - 1) * self.stride + row_bytes <= self.weights.len());
         assert!(self.columns.iter().all(|&m| (m as usize) < self.x.rows()));
-        if let Scales::Block { scales, blocks, chunks } = self.scales {
-            assert!(chunks >= 1 && blocks >= self.x.chunks().div_ceil(chunks));
-            assert!(scales.len() >= self.rows * blocks);
+        match self.scales {
+            Scales::Row(scales) => assert!(scales.len() >= self.rows),
+            Scales::Block { scales, blocks, chunks } => {
+                assert!(chunks >= 1 && blocks >= self.x.chunks().div_ceil(chunks));
+                assert!(scales.len() >= self.rows * blocks);
+            }
+        }
+        if let Some(last) = self.columns.len().checked_sub(1) {
+            assert!(last * self.out_stride + self.rows <= self.out.len());
         }
     }
 }
 
 /// What a tile's dot products are computed from: pointers into slices that are long enough for
-/// `chunks` chunks, as [`Panel::check`] has made sure.
-pub struct Dots<'a, const N: usize, const M: usize> {
-    /// Weight row `n` at `weights + rows[n]`. Offsets, not products: overflow checks are on in
-    /// release builds, and one in the inner loop costs as much as its work.
+/// `chunks` chunks, as [`Panel::check`] has made sure. Offsets, not products: overflow checks are
+/// on in release builds, and one in an inner loop costs as much as its work.
+pub struct Dots<const N: usize, const M: usize> {
+    /// Weight row `n` at `weights + rows[n]`.
     pub weights: *const u8,
     pub rows: [usize; N],
-    pub x: &'a Activations,
-    pub columns: [usize; M],
-    /// The first chunk of x.
-    pub first: usize,
+    /// Codes of row `m` of x: words or bytes, as the kernel's layout has them.
+    pub codes: [*const u8; M],
+    /// Bytes from the high digits of a row to its low ones; 0 where codes are one digit.
+    pub low_digits: usize,
     pub chunks: usize,
     /// Factor of (n, m, c) at `factors[m] + factor_rows[n] + c`.
     pub factors: [*const f32; M],
@@ -124,7 +130,7 @@ pub trait Isa {
     /// # Safety
     /// The CPU has the instructions, and the pointers of `dots` are good as its fields say.
     unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize>(
-        dots: &Dots<'_, N, M>,
+        dots: &Dots<N, M>,
     ) -> [[f32; N]; M];
 
     /// Calls [`strip`] from a function that has the `target_feature` attribute of these
@@ -180,78 +186,97 @@ pub unsafe fn strip<I: Isa, const M: usize, const CHUNK: usize>(
     rows: Range<usize>,
     m: usize,
 ) {
+    let mut columns = Columns {
+        codes: [std::ptr::null(); M],
+        scales: [std::ptr::null(); M],
+        sums: [std::ptr::null(); M],
+        out: [std::ptr::null_mut(); M],
+    };
+    for i in 0..M {
+        let column = panel.columns[m + i] as usize;
+        columns.codes[i] = panel.x.codes(column);
+        columns.scales[i] = panel.x.scales(column).as_ptr();
+        columns.sums[i] = panel.x.sums(column).as_ptr();
+        columns.out[i] = panel.out[(m + i) * panel.out_stride..].as_mut_ptr();
+    }
+    let panel: &Panel<'_> = panel;
     let mut n = rows.start;
     // Accumulators, N times M of them, are to stay in registers: 4 x 1, 4 x 2, 2 x 3, 2 x 4.
     // SAFETY: the same conditions.
     unsafe {
         if M <= 2 {
             while n + 4 <= rows.end {
-                tile::<I, 4, M, CHUNK>(panel, n, m);
+                tile::<I, 4, M, CHUNK>(panel, n, &columns);
                 n += 4;
             }
         } else {
             while n + 2 <= rows.end {
-                tile::<I, 2, M, CHUNK>(panel, n, m);
+                tile::<I, 2, M, CHUNK>(panel, n, &columns);
                 n += 2;
             }
         }
         while n < rows.end {
-            tile::<I, 1, M, CHUNK>(panel, n, m);
+            tile::<I, 1, M, CHUNK>(panel, n, &columns);
             n += 1;
         }
     }
 }
 
-/// `N` weight rows from `n` on, times `M` rows of x from `panel.columns[m]` on.
+/// Where the rows of x of a strip begin, and where their sums go.
+struct Columns<const M: usize> {
+    codes: [*const u8; M],
+    scales: [*const f32; M],
+    sums: [*const f32; M],
+    out: [*mut f32; M],
+}
+
+/// `N` weight rows from `n` on, times the columns.
 #[inline(always)]
 unsafe fn tile<I: Isa, const N: usize, const M: usize, const CHUNK: usize>(
-    panel: &mut Panel<'_>,
+    panel: &Panel<'_>,
     n: usize,
-    m: usize,
+    columns: &Columns<M>,
 ) {
     let x = panel.x;
-    let mut columns = [0; M];
-    let mut x_scales = [std::ptr::null::<f32>(); M];
-    let mut x_sums = [std::ptr::null::<f32>(); M];
-    for i in 0..M {
-        columns[i] = panel.columns[m + i] as usize;
-        x_scales[i] = x.scales(columns[i]).as_ptr();
-        x_sums[i] = x.sums(columns[i]).as_ptr();
-    }
-    let mut rows = [0; N];
+    let code_bytes = x.chunk_bytes();
+    let mut rows = [0usize; N];
     for j in 1..N {
-        rows[j] = rows[j - 1] + panel.stride;
+        rows[j] = rows[j - 1].wrapping_add(panel.stride);
+    }
+    let by_block = matches!(panel.scales, Scales::Block { .. });
+    let mut factor_rows = [0usize; N];
+    for j in 1..N {
+        factor_rows[j] = if by_block { j * TILE_CHUNKS } else { 0 };
     }
     let mut buffer = MaybeUninit::<[[[f32; TILE_CHUNKS]; N]; M]>::uninit();
     let mut sums = [[0f32; N]; M];
+    let mut weights = panel.weights.as_ptr().wrapping_add(n.wrapping_mul(panel.stride));
     let mut first = 0;
     while first < x.chunks() {
         let chunks = TILE_CHUNKS.min(x.chunks() - first);
-        let mut factors = x_scales;
-        let mut factor_rows = [0; N];
+        let mut codes = columns.codes;
+        let mut factors = columns.scales;
         for i in 0..M {
+            codes[i] = codes[i].wrapping_add(first.wrapping_mul(code_bytes));
+            factors[i] = factors[i].wrapping_add(first);
             let out = buffer.as_mut_ptr().cast::<f32>().wrapping_add(i * N * TILE_CHUNKS);
             // SAFETY: x has `chunks` scales and sums from `first` on; `out` has N rows for
             // TILE_CHUNKS factors; `check` has measured the weights' scales.
             unsafe {
-                factors[i] = factors[i].add(first);
                 let x_scales = std::slice::from_raw_parts(factors[i], chunks);
-                let x_sums = std::slice::from_raw_parts(x_sums[i].add(first), chunks);
+                let x_sums = std::slice::from_raw_parts(columns.sums[i].add(first), chunks);
                 let off = off::<N>(panel, n, first, x_scales, x_sums, out);
                 for j in 0..N {
                     sums[i][j] -= off[j];
                 }
             }
-            if let Scales::Block { .. } = panel.scales {
+            if by_block {
                 factors[i] = out;
-                for j in 1..N {
-                    factor_rows[j] = factor_rows[j - 1] + TILE_CHUNKS;
-                }
             }
         }
-        // SAFETY: `check` has measured the rows.
-        let weights = unsafe { panel.weights.as_ptr().add(n * panel.stride + first * CHUNK) };
-        let dots = Dots::<N, M> { weights, rows, x, columns, first, chunks, factors, factor_rows };
+        let low_digits = x.low_digits();
+        let dots =
+            Dots::<N, M> { weights, rows, codes, low_digits, chunks, factors, factor_rows };
         // SAFETY: the caller has the instructions; the pointers are good for `chunks` chunks.
         let dots = unsafe { I::dots::<N, M, CHUNK>(&dots) };
         for i in 0..M {
@@ -260,15 +285,17 @@ unsafe fn tile<I: Isa, const N: usize, const M: usize, const CHUNK: usize>(
             }
         }
         first += chunks;
+        weights = weights.wrapping_add(chunks.wrapping_mul(CHUNK));
     }
     for i in 0..M {
-        let out = &mut panel.out[(m + i) * panel.out_stride + n..][..N];
         if let Scales::Row(scales) = panel.scales {
-            for (sum, scale) in sums[i].iter_mut().zip(&scales[n..n + N]) {
-                *sum *= scale;
+            for j in 0..N {
+                // SAFETY: `check` has seen a scale for each row.
+                sums[i][j] *= unsafe { *scales.as_ptr().add(n).add(j) };
             }
         }
-        out.copy_from_slice(&sums[i]);
+        // SAFETY: `check` has measured `out`.
+        unsafe { columns.out[i].add(n).cast::<[f32; N]>().write_unaligned(sums[i]) };
     }
 }
 
@@ -293,28 +320,32 @@ unsafe fn off<const N: usize>(
         }
         let total = lanes_sum(x_sums);
         for (j, off) in offs.iter_mut().enumerate() {
-            *off = panel.zeros.at(n + j) * total;
+            *off = panel.zeros.at(n.wrapping_add(j)) * total;
         }
         return offs;
     };
-    let mut row = scales.as_ptr().wrapping_add(n * blocks);
+    let mut row = scales.as_ptr().wrapping_add(n.wrapping_mul(blocks));
     let mut out = out;
-    for (j, off) in offs.iter_mut().enumerate() {
-        if per_block == 1 && let Zeros::Same(zero) = panel.zeros {
+    if let (1, Zeros::Same(zero)) = (per_block, panel.zeros) {
+        for off in &mut offs {
             // SAFETY: row n + j has a scale for each chunk; there are at most TILE_CHUNKS.
             unsafe {
                 let row = std::slice::from_raw_parts(row.add(first), x_scales.len());
                 *off = zero * block_factors(row, x_scales, x_sums, out);
             }
-        } else {
-            for (c, (x_scale, x_sum)) in x_scales.iter().zip(x_sums).enumerate() {
-                let block = (first + c) / per_block;
-                // SAFETY: `check` has seen that there are as many blocks; c is below TILE_CHUNKS.
-                let scale = unsafe { *row.add(block) };
-                // SAFETY: the same.
-                unsafe { out.add(c).write(scale * x_scale) };
-                *off += panel.zeros.at((n + j) * blocks + block) * scale * x_sum;
-            }
+            row = row.wrapping_add(blocks);
+            out = out.wrapping_add(TILE_CHUNKS);
+        }
+        return offs;
+    }
+    for (j, off) in offs.iter_mut().enumerate() {
+        for (c, (x_scale, x_sum)) in x_scales.iter().zip(x_sums).enumerate() {
+            let block = (first + c) / per_block;
+            // SAFETY: `check` has seen that there are as many blocks; c is below TILE_CHUNKS.
+            let scale = unsafe { *row.add(block) };
+            // SAFETY: the same.
+            unsafe { out.add(c).write(scale * x_scale) };
+            *off += panel.zeros.at((n + j) * blocks + block) * scale * x_sum;
         }
         row = row.wrapping_add(blocks);
         out = out.wrapping_add(TILE_CHUNKS);

@@ -139,7 +139,7 @@ impl Drop for Pool {
         self.shared.work.notify_all();
         for worker in self.workers.drain(..) {
             // A worker catches panics, so there is nothing to learn from its result.
-            let _ = worker.join();
+            drop(worker.join());
         }
     }
 }

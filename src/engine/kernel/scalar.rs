@@ -41,18 +41,20 @@ impl Isa for Scalar {
 
     #[inline(always)]
     unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize>(
-        dots: &Dots<'_, N, M>,
+        dots: &Dots<N, M>,
     ) -> [[f32; N]; M] {
         let mut sums = [[0f32; N]; M];
         for (m, sums) in sums.iter_mut().enumerate() {
-            let codes = dots.x.words(dots.columns[m], dots.first);
+            let codes = dots.codes[m].cast::<i16>();
             for (n, sum) in sums.iter_mut().enumerate() {
-                for (c, codes) in codes.chunks_exact(CHUNK).take(dots.chunks).enumerate() {
-                    // SAFETY: the caller vouches for N rows of `chunks` chunks and their factors.
-                    let (weights, factor) = unsafe {
+                for c in 0..dots.chunks {
+                    // SAFETY: the caller vouches for N rows of `chunks` chunks, as many codes,
+                    // which are words, and their factors.
+                    let (weights, codes, factor) = unsafe {
                         let row = dots.weights.add(dots.rows[n] + c * CHUNK);
                         let factor = *dots.factors[m].add(dots.factor_rows[n] + c);
-                        (std::slice::from_raw_parts(row, CHUNK), factor)
+                        let codes = std::slice::from_raw_parts(codes.add(c * CHUNK), CHUNK);
+                        (std::slice::from_raw_parts(row, CHUNK), codes, factor)
                     };
                     *sum += dot(weights, codes) as f32 * factor;
                 }

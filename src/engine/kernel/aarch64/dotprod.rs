@@ -49,7 +49,7 @@ impl Isa for DotProd {
 
     #[inline(always)]
     unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize>(
-        dots: &Dots<'_, N, M>,
+        dots: &Dots<N, M>,
     ) -> [[f32; N]; M] {
         // SAFETY: the same conditions.
         unsafe { lane_dots::<Self, N, M, CHUNK>(dots) }

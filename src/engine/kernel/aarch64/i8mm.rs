@@ -50,13 +50,13 @@ impl Isa for I8mm {
 
     #[inline(always)]
     unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize>(
-        dots: &Dots<'_, N, M>,
+        dots: &Dots<N, M>,
     ) -> [[f32; N]; M] {
         // SAFETY: the same conditions.
         unsafe {
             if M == 1 || N % 2 == 1 {
                 DotProd::dots::<N, M, CHUNK>(dots)
-            } else if dots.x.planes() == 2 {
+            } else if dots.low_digits > 0 {
                 pair_dots::<N, M, CHUNK, 2>(dots)
             } else {
                 pair_dots::<N, M, CHUNK, 1>(dots)
@@ -71,7 +71,7 @@ impl Isa for I8mm {
 /// be computed from another one in a type; the rest is never touched.
 #[inline(always)]
 unsafe fn pair_dots<const N: usize, const M: usize, const CHUNK: usize, const PLANES: usize>(
-    dots: &Dots<'_, N, M>,
+    dots: &Dots<N, M>,
 ) -> [[f32; N]; M] {
     // SAFETY: the pointers are good for `chunks` chunks (`Dots`); the rest are intrinsics.
     unsafe {

@@ -51,11 +51,11 @@ trait ChunkDot {
 /// The CPU has the instructions of `D`, and the pointers of `dots` are good as its fields say.
 #[inline(always)]
 unsafe fn lane_dots<D: ChunkDot, const N: usize, const M: usize, const CHUNK: usize>(
-    dots: &Dots<'_, N, M>,
+    dots: &Dots<N, M>,
 ) -> [[f32; N]; M] {
     // SAFETY: the same conditions.
     unsafe {
-        if dots.x.planes() == 2 {
+        if dots.low_digits > 0 {
             lane_dots_of::<D, N, M, CHUNK, 2>(dots)
         } else {
             lane_dots_of::<D, N, M, CHUNK, 1>(dots)
@@ -71,7 +71,7 @@ unsafe fn lane_dots_of<
     const CHUNK: usize,
     const PLANES: usize,
 >(
-    dots: &Dots<'_, N, M>,
+    dots: &Dots<N, M>,
 ) -> [[f32; N]; M] {
     // SAFETY: the pointers are good for `chunks` chunks (`Dots`); the rest are intrinsics.
     unsafe {
@@ -177,12 +177,13 @@ unsafe fn digits_dot<D: ChunkDot, const CHUNK: usize, const PLANES: usize>(
 /// Where the digits of each row of x start, for each plane.
 #[inline(always)]
 fn x_pointers<const N: usize, const M: usize, const PLANES: usize>(
-    dots: &Dots<'_, N, M>,
+    dots: &Dots<N, M>,
 ) -> [[*const i8; PLANES]; M] {
     let mut x = [[std::ptr::null::<i8>(); PLANES]; M];
     for m in 0..M {
         for plane in 0..PLANES {
-            x[m][plane] = dots.x.bytes(dots.columns[m], plane, dots.first).as_ptr();
+            let digits = if plane == 0 { 0 } else { dots.low_digits };
+            x[m][plane] = dots.codes[m].wrapping_add(digits).cast();
         }
     }
     x

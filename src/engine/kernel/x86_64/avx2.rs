@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::packed;
+use super::{lanes_sum, packed};
 use crate::engine::kernel::Kernel;
 use crate::engine::kernel::activations::Layout;
 use crate::engine::kernel::panel::{Dots, Isa, Panel, multiply, strip};
@@ -67,7 +67,7 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize>(
-        dots: &Dots<'_, N, M>,
+        dots: &Dots<N, M>,
     ) -> [[f32; N]; M] {
         // SAFETY: the pointers are good for `chunks` chunks (`Dots`); the rest are intrinsics.
         unsafe {
@@ -76,7 +76,7 @@ impl Isa for Avx2 {
             // they lack the target's features.
             let mut words = [std::ptr::null::<i16>(); M];
             for m in 0..M {
-                words[m] = dots.x.words(dots.columns[m], dots.first).as_ptr();
+                words[m] = dots.codes[m].cast();
             }
             let mut sums = [[_mm256_setzero_ps(); N]; M];
             // Rows lie one behind the other: asking for as many bytes as are read, one distance
@@ -133,15 +133,5 @@ impl Isa for Avx2 {
             }
             out
         }
-    }
-}
-
-#[inline(always)]
-unsafe fn lanes_sum(v: __m256) -> f32 {
-    // SAFETY: the caller has AVX2.
-    unsafe {
-        let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
     }
 }

@@ -4,6 +4,8 @@ mod avx2;
 mod packed;
 mod vnni;
 
+use std::arch::x86_64::*;
+
 use super::Kernel;
 
 /// Those that this CPU says it can run, best first.
@@ -21,4 +23,18 @@ pub fn detected() -> Vec<&'static dyn Kernel> {
         kernels.push(&avx2::Avx2);
     }
     kernels
+}
+
+/// The sum of eight lanes.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn lanes_sum(v: __m256) -> f32 {
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
 }

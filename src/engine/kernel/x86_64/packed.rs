@@ -8,12 +8,13 @@
 
 use std::arch::x86_64::*;
 
-use crate::engine::kernel::panel::{Panel, Scales};
+use crate::engine::kernel::panel::{Panel, Scales, Zeros};
 
 /// Features in a vector.
 const LANES: usize = 8;
-/// Rows of x for which turning the weights pays. Measured on Zen 3: even at 4, ahead from 5 on.
-pub const COLUMNS_MIN: usize = 4;
+/// Rows of x from which turning the weights pays. Measured on Zen 3: even at 3, ahead from 4 on;
+/// far behind at 2 where the weights come from memory.
+pub const COLUMNS_MIN: usize = 3;
 
 /// Words of `V` turned groups of eight weight rows: pairs of even elements, then of odd ones.
 struct Turned<const V: usize>([[__m256i; V]; 16]);
@@ -45,19 +46,29 @@ unsafe fn features<const V: usize>(panel: &mut Panel<'_>, n: usize) {
     for m in 0..panel.columns.len() {
         panel.out[m * panel.out_stride + n..][..V * LANES].fill(0.0);
     }
+    let same_zeros = match panel.zeros {
+        Zeros::Same(zero) => Some(_mm256_set1_epi16(zero as i16)),
+        Zeros::Each { .. } => None,
+    };
+    let group = LANES * panel.stride;
     for c in 0..panel.x.chunks() {
         // SAFETY: rows and chunk are inside the panel.
         unsafe {
             let mut turned = Turned([[_mm256_setzero_si256(); V]; 16]);
             let mut scales = [_mm256_setzero_ps(); V];
+            let mut rows = panel.weights.as_ptr().add(n * panel.stride + c * 32);
             for v in 0..V {
-                let (lane_scales, zeros) = lanes(panel, n + v * LANES, c);
-                scales[v] = lane_scales;
-                let rows = panel.weights.as_ptr().add((n + v * LANES) * panel.stride + c * 32);
-                let words = turn(rows, panel.stride, V * LANES * panel.stride, zeros);
+                let lanes = Lanes::of(panel, n + v * LANES, c);
+                scales[v] = lanes.scales(panel);
+                let zeros = match same_zeros {
+                    Some(zeros) => zeros,
+                    None => lanes.zeros(panel),
+                };
+                let words = turn(rows, panel.stride, V * group, zeros);
                 for i in 0..16 {
                     turned.0[i][v] = words[i];
                 }
+                rows = rows.add(group);
             }
             let mut m = 0;
             while m < panel.columns.len() {
@@ -73,25 +84,61 @@ unsafe fn features<const V: usize>(panel: &mut Panel<'_>, n: usize) {
     }
 }
 
-/// Scales and zero points (as words) of eight rows at chunk `c`.
-#[inline(always)]
-unsafe fn lanes(panel: &Panel<'_>, n: usize, c: usize) -> (__m256, __m256i) {
-    let (scales, mut at, step) = match panel.scales {
-        Scales::Row(scales) => (scales, n, 1),
-        Scales::Block { scales, blocks, chunks } => (scales, n * blocks + c / chunks, blocks),
-    };
-    let mut lane_scales = [0f32; LANES];
-    let mut zeros = [0i32; LANES];
-    for lane in 0..LANES {
-        lane_scales[lane] = scales[at];
-        // A zero point for each of the two words of a lane.
-        let zero = panel.zeros.at(at) as i32;
-        zeros[lane] = (zero & 0xffff) | (zero << 16);
-        at += step;
+/// Where the scales and zero points of eight rows are: the first, and the way to the next.
+#[derive(Clone, Copy)]
+struct Lanes {
+    first: usize,
+    step: usize,
+}
+
+impl Lanes {
+    #[inline(always)]
+    fn of(panel: &Panel<'_>, n: usize, c: usize) -> Self {
+        match panel.scales {
+            Scales::Row(_) => Self { first: n, step: 1 },
+            Scales::Block { blocks, chunks: 1, .. } => Self { first: n * blocks + c, step: blocks },
+            Scales::Block { blocks, chunks, .. } => {
+                Self { first: n * blocks + c / chunks, step: blocks }
+            }
+        }
     }
-    // SAFETY: loads from arrays of the vector's size.
-    unsafe {
-        (_mm256_loadu_ps(lane_scales.as_ptr()), _mm256_loadu_si256(zeros.as_ptr().cast()))
+
+    /// Through registers: a vector load of what was just stored piecewise would stall.
+    #[inline(always)]
+    unsafe fn scales(self, panel: &Panel<'_>) -> __m256 {
+        let (Scales::Row(scales) | Scales::Block { scales, .. }) = panel.scales;
+        // SAFETY: eight rows of the panel, and so their scales, are there.
+        unsafe {
+            let at = scales.as_ptr().add(self.first);
+            let step = self.step;
+            let (two, four) = (at.wrapping_add(step).wrapping_add(step), step << 2);
+            let three = two.wrapping_add(step);
+            let (a, b) = (at, at.wrapping_add(step));
+            _mm256_set_ps(
+                *three.wrapping_add(four),
+                *two.wrapping_add(four),
+                *b.wrapping_add(four),
+                *a.wrapping_add(four),
+                *three,
+                *two,
+                *b,
+                *a,
+            )
+        }
+    }
+
+    /// As words, each twice: a lane holds two.
+    #[inline(always)]
+    unsafe fn zeros(self, panel: &Panel<'_>) -> __m256i {
+        let mut zeros = [0i32; LANES];
+        let mut at = self.first;
+        for zero in &mut zeros {
+            let word = panel.zeros.at(at) as i32;
+            *zero = (word & 0xffff) | (word << 16);
+            at += self.step;
+        }
+        // SAFETY: a load from an array of the vector's size.
+        unsafe { _mm256_loadu_si256(zeros.as_ptr().cast()) }
     }
 }
 
@@ -154,11 +201,16 @@ unsafe fn columns<const M: usize, const V: usize>(
     // SAFETY: columns m..m + M and features n..n + V * LANES are inside the panel's out, which
     // `features` has indexed; a chunk of words is 16 pairs.
     unsafe {
-        let mut columns = [0; M];
+        // Wrapping arithmetic: an overflow check here would cost as much as the address.
+        let chunks = panel.x.chunks();
+        let all_words = panel.x.all_words().as_ptr().wrapping_add(c << 5);
+        let all_scales = panel.x.all_scales().as_ptr().wrapping_add(c);
+        let mut scale_of = [std::ptr::null::<f32>(); M];
         let mut words = [std::ptr::null::<i32>(); M];
         for i in 0..M {
-            columns[i] = panel.columns[m + i] as usize;
-            words[i] = panel.x.words(columns[i], c).as_ptr().cast();
+            let row = (*panel.columns.get_unchecked(m + i) as usize).wrapping_mul(chunks);
+            scale_of[i] = all_scales.wrapping_add(row);
+            words[i] = all_words.wrapping_add(row << 5).cast();
         }
         let mut sums = [[_mm256_setzero_si256(); V]; M];
         for (pair, weights) in turned.0.iter().enumerate() {
@@ -170,8 +222,9 @@ unsafe fn columns<const M: usize, const V: usize>(
             }
         }
         for i in 0..M {
-            let x_scale = _mm256_set1_ps(*panel.x.scales(columns[i]).as_ptr().add(c));
-            let out = panel.out.as_mut_ptr().add((m + i) * panel.out_stride + n);
+            let x_scale = _mm256_broadcast_ss(&*scale_of[i]);
+            let at = m.wrapping_add(i).wrapping_mul(panel.out_stride).wrapping_add(n);
+            let out = panel.out.as_mut_ptr().wrapping_add(at);
             for v in 0..V {
                 let out = out.add(v * LANES);
                 let factor = _mm256_mul_ps(scales[v], x_scale);

@@ -5,6 +5,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::lanes_sum;
 use crate::engine::kernel::Kernel;
 use crate::engine::kernel::activations::{DIGIT_BASE, Layout};
 use crate::engine::kernel::panel::{Dots, Isa, Panel, multiply, strip};
@@ -56,10 +57,40 @@ macro_rules! vnni_kernel {
 
             #[inline(always)]
             unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize>(
-                dots: &Dots<'_, N, M>,
+                dots: &Dots<N, M>,
             ) -> [[f32; N]; M] {
-                // SAFETY: the caller has the instructions and vouches for the pointers.
-                unsafe { vnni_dots::<N, M, CHUNK>(dots, |sum, w, x| $dot(sum, w, x)) }
+                // SAFETY: the pointers are good for `chunks` chunks; the rest are intrinsics.
+                unsafe {
+                    let mut sums = [[_mm256_setzero_ps(); N]; M];
+                    let base = _mm256_set1_epi32(DIGIT_BASE);
+                    let mut at = 0usize;
+                    for c in 0..dots.chunks {
+                        for n in 0..N {
+                            let weights = load::<CHUNK>(dots.weights.add(dots.rows[n]).add(at));
+                            for m in 0..M {
+                                let codes = dots.codes[m].add(at);
+                                let mut sum = _mm256_setzero_si256();
+                                sum = $dot(sum, weights, load::<CHUNK>(codes));
+                                if dots.low_digits > 0 {
+                                    let low = load::<CHUNK>(codes.add(dots.low_digits));
+                                    sum = $dot(_mm256_mullo_epi32(sum, base), weights, low);
+                                }
+                                let factor = dots.factors[m].add(dots.factor_rows[n]).add(c);
+                                let factor = _mm256_broadcast_ss(&*factor);
+                                let sum = _mm256_cvtepi32_ps(sum);
+                                sums[m][n] = _mm256_fmadd_ps(sum, factor, sums[m][n]);
+                            }
+                        }
+                        at = at.wrapping_add(CHUNK);
+                    }
+                    let mut out = [[0f32; N]; M];
+                    for m in 0..M {
+                        for n in 0..N {
+                            out[m][n] = lanes_sum(sums[m][n]);
+                        }
+                    }
+                    out
+                }
             }
         }
     };
@@ -73,38 +104,6 @@ vnni_kernel!(
     _mm256_dpbusd_epi32
 );
 
-#[inline(always)]
-unsafe fn vnni_dots<const N: usize, const M: usize, const CHUNK: usize>(
-    dots: &Dots<'_, N, M>,
-    dot: impl Fn(__m256i, __m256i, __m256i) -> __m256i,
-) -> [[f32; N]; M] {
-    // SAFETY: the pointers are good for `chunks` chunks (`Dots`); the rest are intrinsics.
-    unsafe {
-        let mut sums = [[_mm256_setzero_ps(); N]; M];
-        let base = _mm256_set1_epi32(DIGIT_BASE);
-        for c in 0..dots.chunks {
-            for n in 0..N {
-                let weights = load::<CHUNK>(dots.weights.add(dots.rows[n] + c * CHUNK));
-                for m in 0..M {
-                    let codes = |plane| {
-                        let bytes = dots.x.bytes(dots.columns[m], plane, dots.first + c);
-                        load::<CHUNK>(bytes.as_ptr().cast())
-                    };
-                    let mut sum = dot(_mm256_setzero_si256(), weights, codes(0));
-                    if dots.x.planes() == 2 {
-                        sum = dot(_mm256_mullo_epi32(sum, base), weights, codes(1));
-                    }
-                    let factor = *dots.factors[m].add(dots.factor_rows[n] + c);
-                    let factor = _mm256_set1_ps(factor);
-                    sums[m][n] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), factor, sums[m][n]);
-                }
-            }
-        }
-        let lanes = sums.map(|row| row.map(|v| std::mem::transmute::<__m256, [f32; 8]>(v)));
-        lanes.map(|row| row.map(|lanes| lanes.iter().sum()))
-    }
-}
-
 /// A chunk of 32 bytes, or of 16 with zeros above.
 #[inline(always)]
 unsafe fn load<const CHUNK: usize>(bytes: *const u8) -> __m256i {
@@ -113,7 +112,7 @@ unsafe fn load<const CHUNK: usize>(bytes: *const u8) -> __m256i {
         if CHUNK == 32 {
             _mm256_loadu_si256(bytes.cast())
         } else {
-            _mm256_zextsi128_si256(_mm_loadu_si128(bytes.cast()))
+            _mm256_inserti128_si256::<0>(_mm256_setzero_si256(), _mm_loadu_si128(bytes.cast()))
         }
     }
 }
