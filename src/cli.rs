@@ -70,7 +70,8 @@ fn check() -> Result<String, String> {
 }
 
 fn inspect(path: &Path) -> Result<String, String> {
-    let (Some(file), Some(bundle)) = (path.file_name().and_then(|file| file.to_str()), path.parent())
+    let (Some(file), Some(bundle)) =
+        (path.file_name().and_then(|file| file.to_str()), path.parent())
     else {
         return Err(format!("{}: not the name of a file; name an .onnx file", path.display()));
     };

@@ -54,6 +54,13 @@ def cached_bytes(path):
     return sum(page & 1 for page in pages) * mmap.PAGESIZE
 
 
+def read_ahead(path):
+    """How far the kernel reads ahead on the disk that a file lies on."""
+    device = path.stat().st_dev
+    setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    return f"{setting.read_text().strip()} KiB" if setting.exists() else "unknown"
+
+
 def load_figures(program, directory):
     walls, added = [], []
     for _ in range(LOADS):
@@ -116,6 +123,7 @@ def page_figures(program, directory):
         note(f"experts that ran, and for how many rows: {report['experts']}")
         figure("pages_chosen_experts", chosen, "MiB")
         figure("pages_mapping_resident_after_run", resident, "MiB")
+        note(f"the page cache holds what was read ahead, too: {read_ahead(file)} at a time here")
         figure("pages_file_cached_after_run", cached_bytes(file) / MIB, "MiB")
         figure("pages_resident_to_chosen", resident / chosen, "x")
         figure("run_anonymous_moed", (after - before) / 1024, "MiB")

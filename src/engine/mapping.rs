@@ -2,7 +2,7 @@
 //!
 //! The one file outside `kernel/` with `unsafe`.
 
-#![expect(unsafe_code, reason = "a mapped file can be changed by others: `map` says why it is sound")]
+#![expect(unsafe_code, reason = "a mapping has no safe constructor: `map` says why it is sound")]
 
 use std::fs::File;
 use std::ops::Range;

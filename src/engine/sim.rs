@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{
-    Backend, Dim, LayerInfo, LoadError, LoadOptions, Model, Port, Run, RunOptions, RunReport, Session,
-    Signature,
+    Backend, Dim, LayerInfo, LoadError, LoadOptions, Model, Port, Run, RunOptions, RunReport,
+    Session, Signature,
 };
 use crate::infer::RunError;
 use crate::tensor::{DType, Data, Tensor};

@@ -47,8 +47,8 @@ const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 6] = [
     (&["std", "env"], &["src/cli.rs", "src/cli/", "src/config/", "src/engine/kernel/select.rs"]),
     (&["std", "net"], &["src/transport/"]),
     (&["clap"], &["src/main.rs", "src/cli.rs", "src/cli/"]),
-    (&["memmap2"], &["src/engine/mapping.rs"]),
-    (&["rustix"], &["src/engine/"]),
+    (&["memmap2"], &["src/engine/mapping.rs", "src/engine/tract/hoist.rs"]),
+    (&["rustix"], &["src/engine/", "src/cli.rs"]),
     (&["prost"], &["src/engine/"]),
 ];
 
@@ -104,7 +104,7 @@ impl Source {
                 }
                 from.pop();
             }
-            None => return path,
+            None => return path.to_vec(),
         }
         while rest.first().is_some_and(|part| part == "super") {
             from.pop();

@@ -1,10 +1,10 @@
 //! Activations quantised to integers, row by row and block by block.
 //!
-//! A block of `block` elements of a row gets one scale: `s = max|x| / limit`, `q = round(x * (limit /
-//! max|x|))`, ties to even. With [`Precision::Int8`] the limit is 127, which is what onnxruntime's MLAS does
-//! for its 8-bit block-wise path (`shared` notes: matches to 3e-6). With [`Precision::Int16`] it
-//! is 32512 = 127 * 255 + 127, so that a code is two signed digits of base 255, each of which an
-//! int8 instruction can multiply; the result is as good as f32 to about 3e-5 of the row's rms.
+//! A block of `block` elements of a row gets one scale: `s = max|x| / limit`, and codes are
+//! `round(x * (limit / max|x|))`, ties to even. With [`Precision::Int8`] the limit is 127, which is
+//! what onnxruntime's MLAS does for 8-bit block-wise weights. With [`Precision::Int16`] it is
+//! 32512 = 127 * 255 + 127, so that a code is two signed digits of base 255, each of which an int8
+//! instruction can multiply; the result is as good as f32 to about 3e-5 of the row's rms.
 //!
 //! A *chunk* (32 elements, 16 if blocks are 16 long) is what a kernel multiplies at a time. A
 //! block is a whole number of chunks; rows are padded with zeros to whole chunks.
@@ -51,6 +51,8 @@ pub struct Activations {
     chunk: usize,
     chunks: usize,
     planes: usize,
+    /// Codes from one row (or plane of a row) to the next.
+    stride: usize,
     words: Vec<i16>,
     bytes: Vec<i8>,
     /// `[rows, chunks]`: the scale of each chunk (chunks of one block share its value).
@@ -79,17 +81,16 @@ impl Activations {
 
     /// Codes of `row` from `chunk` on, for the two layouts of words.
     pub fn words(&self, row: usize, chunk: usize) -> &[i16] {
-        let stride = self.chunks * self.chunk;
-        &self.words[row * stride + chunk * self.chunk..(row + 1) * stride]
+        let start = row * self.stride;
+        &self.words[start + chunk * self.chunk..start + self.chunks * self.chunk]
     }
 
     /// Where the codes of `row` begin, words or bytes; the high digits where there are two.
     pub fn codes(&self, row: usize) -> *const u8 {
-        let stride = self.chunks * self.chunk;
         if self.words.is_empty() {
-            self.bytes[row * self.planes * stride..].as_ptr().cast()
+            self.bytes[row * self.planes * self.stride..].as_ptr().cast()
         } else {
-            self.words[row * stride..].as_ptr().cast()
+            self.words[row * self.stride..].as_ptr().cast()
         }
     }
 
@@ -100,10 +101,15 @@ impl Activations {
 
     /// Bytes from a row's high digits to its low ones; 0 where codes are one digit or word.
     pub fn low_digits(&self) -> usize {
-        if self.planes == 2 { self.chunks * self.chunk } else { 0 }
+        if self.planes == 2 { self.stride } else { 0 }
     }
 
-    /// Codes of all rows, `[rows, chunks, chunk]`, for the two layouts of words.
+    /// Codes from one row to the next.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Codes of all rows, [`Self::stride`] apart, for the two layouts of words.
     pub fn all_words(&self) -> &[i16] {
         &self.words
     }
@@ -115,9 +121,8 @@ impl Activations {
 
     /// Digits of `row` in `plane` (0 is the high one where there are two) from `chunk` on.
     pub fn bytes(&self, row: usize, plane: usize, chunk: usize) -> &[i8] {
-        let stride = self.chunks * self.chunk;
-        let start = (row * self.planes + plane) * stride;
-        &self.bytes[start + chunk * self.chunk..start + stride]
+        let start = (row * self.planes + plane) * self.stride;
+        &self.bytes[start + chunk * self.chunk..start + self.chunks * self.chunk]
     }
 
     pub fn scales(&self, row: usize) -> &[f32] {
@@ -146,10 +151,10 @@ impl Activations {
             (Layout::Bytes, Precision::Int16) => 2,
             _ => 1,
         };
-        let padded = self.chunks * chunk;
+        self.stride = self.chunks * chunk + ROW_GAP;
         let (words, bytes) = match layout {
-            Layout::Words | Layout::WordsEvenOdd => (self.rows * padded, 0),
-            Layout::Bytes => (0, self.rows * padded * self.planes),
+            Layout::Words | Layout::WordsEvenOdd => (self.rows * self.stride, 0),
+            Layout::Bytes => (0, self.rows * self.stride * self.planes),
         };
         self.words.resize(words, 0);
         self.bytes.resize(bytes, 0);
@@ -179,30 +184,30 @@ impl Activations {
     }
 
     fn store(&mut self, row: usize, c: usize, codes: &[i32; CHUNK_MAX], layout: Layout) {
-        let (chunk, padded) = (self.chunk, self.chunks * self.chunk);
+        let (chunk, stride) = (self.chunk, self.stride);
         match layout {
             Layout::WordsEvenOdd if chunk == 32 => {
-                let out = &mut self.words[row * padded + c * chunk..][..32];
+                let out = &mut self.words[row * stride + c * chunk..][..32];
                 for i in 0..16 {
                     out[i] = codes[2 * i] as i16;
                     out[16 + i] = codes[2 * i + 1] as i16;
                 }
             }
             Layout::Words | Layout::WordsEvenOdd => {
-                let out = &mut self.words[row * padded + c * chunk..][..chunk];
+                let out = &mut self.words[row * stride + c * chunk..][..chunk];
                 for (out, &code) in out.iter_mut().zip(codes) {
                     *out = code as i16;
                 }
             }
             Layout::Bytes if self.planes == 1 => {
-                let out = &mut self.bytes[row * padded + c * chunk..][..chunk];
+                let out = &mut self.bytes[row * stride + c * chunk..][..chunk];
                 for (out, &code) in out.iter_mut().zip(codes) {
                     *out = code as i8;
                 }
             }
             Layout::Bytes => {
-                let start = row * 2 * padded + c * chunk;
-                let (high, low) = self.bytes[start..].split_at_mut(padded);
+                let start = row * 2 * stride + c * chunk;
+                let (high, low) = self.bytes[start..].split_at_mut(stride);
                 for ((high, low), &code) in high[..chunk].iter_mut().zip(low).zip(codes) {
                     (*high, *low) = digits(code);
                 }
@@ -219,6 +224,10 @@ pub struct NotFinite {
 
 /// A block whose numbers are all smaller is taken for zeros.
 const MAX_ABS_MIN: f32 = 1e-33;
+
+/// Codes left empty between rows. Rows whose distance is a power of two would all have their
+/// chunks in the same few sets of the first-level cache, and push each other out.
+const ROW_GAP: usize = 64;
 
 /// The longest chunk.
 const CHUNK_MAX: usize = 32;

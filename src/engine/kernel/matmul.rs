@@ -93,8 +93,7 @@ pub fn matmul(
     let lift = if offset == 0 { 0 } else { offset - (1 << (matrix.bits - 1)) };
     for n in (in_place..features.end).step_by(EXPANDED_ROWS) {
         let rows = n..features.end.min(n + EXPANDED_ROWS);
-        expanded.clear();
-        expanded.resize(rows.len() * padded, 0);
+        expanded.resize(EXPANDED_ROWS * padded, 0);
         for (row, out) in rows.clone().zip(expanded.chunks_exact_mut(padded)) {
             let packed = &matrix.codes[row * matrix.row_bytes..][..matrix.row_bytes];
             expand(packed, matrix.bits, lift, out);
@@ -142,7 +141,8 @@ impl Job<'_> {
     }
 }
 
-/// Unpacks codes of 8, 4 or 2 bits into bytes, each raised by `lift`.
+/// Unpacks codes of 8, 4 or 2 bits into bytes, each raised by `lift`, which can't wrap: it is
+/// written so because checked sums would not vectorise.
 fn expand(packed: &[u8], bits: u8, lift: u8, out: &mut [u8]) {
     match bits {
         8 => {
@@ -151,12 +151,12 @@ fn expand(packed: &[u8], bits: u8, lift: u8, out: &mut [u8]) {
         }
         4 => {
             for (out, byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(packed) {
-                *out = [(byte & 15) + lift, (byte >> 4) + lift];
+                *out = [(byte & 15).wrapping_add(lift), (byte >> 4).wrapping_add(lift)];
             }
         }
         _ => {
             for (out, byte) in out.as_chunks_mut::<4>().0.iter_mut().zip(packed) {
-                *out = std::array::from_fn(|i| ((byte >> (2 * i)) & 3) + lift);
+                *out = std::array::from_fn(|i| ((byte >> (2 * i)) & 3).wrapping_add(lift));
             }
         }
     }

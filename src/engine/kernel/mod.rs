@@ -2,9 +2,9 @@
 //!
 //! Weights are read where they lie, in the file's layout: `[n, k]`, k contiguous, 8, 4 or 2 bits
 //! wide, with a scale (and maybe a zero point) for each row or for each block of k. Activations
-//! are quantised first ([`activations`]); [`matmul`] hands rows of weights as [`panel`]s to a [`Kernel`], which
-//! multiplies them with the instructions of this CPU. Every kernel gives the integers of the
-//! scalar one.
+//! are quantised first ([`activations`]); [`matmul`] hands rows of weights as [`panel`]s to a
+//! [`Kernel`], which multiplies them with the instructions of this CPU. Every kernel gives the
+//! integers of the scalar one.
 //!
 //! This folder and `engine/mapping.rs` are the only places with `unsafe`. It knows neither
 //! experts nor gates, neither ONNX nor tract.

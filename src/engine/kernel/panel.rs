@@ -275,8 +275,7 @@ unsafe fn tile<I: Isa, const N: usize, const M: usize, const CHUNK: usize>(
             }
         }
         let low_digits = x.low_digits();
-        let dots =
-            Dots::<N, M> { weights, rows, codes, low_digits, chunks, factors, factor_rows };
+        let dots = Dots::<N, M> { weights, rows, codes, low_digits, chunks, factors, factor_rows };
         // SAFETY: the caller has the instructions; the pointers are good for `chunks` chunks.
         let dots = unsafe { I::dots::<N, M, CHUNK>(&dots) };
         for i in 0..M {

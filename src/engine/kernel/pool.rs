@@ -37,9 +37,12 @@ struct State {
 
 type Panic = Box<dyn std::any::Any + Send>;
 
+type BorrowedJob<'a> = dyn Fn(usize) + Sync + 'a;
+type ErasedJob = dyn Fn(usize) + Sync;
+
 /// A borrowed closure whose lifetime has been erased; see the safety argument in [`Pool::run`].
 #[derive(Clone, Copy)]
-struct Job(*const (dyn Fn(usize) + Sync));
+struct Job(*const ErasedJob);
 
 // SAFETY: the closure is `Sync`, so calling it from other threads is sound while it lives, and
 // `Pool::run` keeps it alive until no thread uses it any more.
@@ -110,11 +113,7 @@ impl Pool {
         // SAFETY: only the lifetime changes. The job is taken back below before this function
         // returns, after every thread that took a part has finished it, whether `job` panics or
         // not: `work_off` catches panics.
-        let job = unsafe {
-            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(
-                job,
-            )
-        };
+        let job = unsafe { std::mem::transmute::<*const BorrowedJob<'_>, *const ErasedJob>(job) };
         {
             let mut state = self.shared.lock();
             *state = State { job: Some(Job(job)), parts, ..State::default() };

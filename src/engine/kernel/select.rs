@@ -86,16 +86,18 @@ fn reproduces_scalar(kernel: &dyn Kernel) -> bool {
     [Some(16), Some(32), None].into_iter().all(|block| {
         let scales = vec![1.0; N * block.map_or(1, |block| K / block)];
         let matrix = Matrix::new(&weights, 8, N, K, block, &scales, None);
-        [(Precision::Int8, 0.0), (Precision::Int16, 2.0)].into_iter().all(|(precision, error_max)| {
-            (1..=ROWS).all(|rows| {
-                let x = &x[..rows * K];
-                let (got, want) = (
-                    product(kernel, &matrix, x, K, block, precision),
-                    product(&scalar::Scalar, &matrix, x, K, block, precision),
-                );
-                got.iter().zip(&want).all(|(got, want)| (got - want).abs() <= error_max)
-            })
-        })
+        [(Precision::Int8, 0.0), (Precision::Int16, 2.0)].into_iter().all(
+            |(precision, error_max)| {
+                (1..=ROWS).all(|rows| {
+                    let x = &x[..rows * K];
+                    let (got, want) = (
+                        product(kernel, &matrix, x, K, block, precision),
+                        product(&scalar::Scalar, &matrix, x, K, block, precision),
+                    );
+                    got.iter().zip(&want).all(|(got, want)| (got - want).abs() <= error_max)
+                })
+            },
+        )
     })
 }
 

@@ -196,8 +196,17 @@ impl Experts {
         x: &[f32],
         out: &mut [f32],
     ) -> Result<(), NotFinite> {
-        let Workspace { x: quantised, hidden, hidden_floats, pairs, rows, numbers, groups, parts: all, .. } =
-            workspace;
+        let Workspace {
+            x: quantised,
+            hidden,
+            hidden_floats,
+            pairs,
+            rows,
+            numbers,
+            groups,
+            parts: all,
+            ..
+        } = workspace;
         let threads = parts(pool, groups.len() * self.inter * self.hidden * 2);
         all.resize_with(all.len().max(threads), Part::default);
         let all = &mut all[..threads];
@@ -207,9 +216,10 @@ impl Experts {
         pool.each(all, |_, part| self.inner(kernel, part, groups, rows, x, pairs.len()));
 
         gather(all, pairs.len(), self.inter, hidden_floats);
-        let inner = self.rows(&self.fc2, hidden_floats, kernel, hidden).map_err(
-            |NotFinite { row }| NotFinite { row: pairs.get(row).map_or(0, |pair| pair.row as usize) },
-        )?;
+        let inner =
+            self.rows(&self.fc2, hidden_floats, kernel, hidden).map_err(|NotFinite { row }| {
+                NotFinite { row: pairs.get(row).map_or(0, |pair| pair.row as usize) }
+            })?;
         split(all, self.hidden);
         let row_count = out.len() / self.hidden;
         pool.each(all, |_, part| {

@@ -49,9 +49,10 @@ impl<'a> Node<'a> {
     /// An integer attribute that must be in `min..=max`.
     pub fn size(&self, name: &str, default: i64, min: usize, max: usize) -> Result<usize> {
         let value = self.int(name, default)?;
-        usize::try_from(value).ok().filter(|value| (min..=max).contains(value)).ok_or_else(|| {
-            format!("attribute `{name}`: {value} is out of range: {min} to {max}")
-        })
+        usize::try_from(value)
+            .ok()
+            .filter(|value| (min..=max).contains(value))
+            .ok_or_else(|| format!("attribute `{name}`: {value} is out of range: {min} to {max}"))
     }
 
     /// Refuses any value of `name` but `only`.

@@ -63,7 +63,7 @@ pub fn parse_experts(node: Node<'_>) -> Result<Experts> {
     let inter = match gating {
         Gating::Interleaved(_) | Gating::Halves(_) if !fc1_features.is_multiple_of(2) => {
             return Err(format!(
-                "input {}: {fc1_features} rows: gate and linear rows of swiglu were expected in pairs",
+                "input {}: {fc1_features} rows: swiglu needs gate and linear rows in pairs",
                 role(fc1_slots, "weights")
             ));
         }
@@ -87,7 +87,9 @@ pub fn parse_experts(node: Node<'_>) -> Result<Experts> {
     };
     let precision = match storage {
         // What onnxruntime rounds to 8 bits; all else it computes in f32.
-        Some(Storage { bits, block: Some(_) }) if bits == 8 || node.int("accuracy_level", 0)? == 4 => {
+        Some(Storage { bits, block: Some(_) })
+            if bits == 8 || node.int("accuracy_level", 0)? == 4 =>
+        {
             Precision::Int8
         }
         _ => Precision::Int16,
@@ -134,21 +136,35 @@ fn role(slots: &Slots, what: &str) -> String {
 
 fn storage(node: Node<'_>) -> Result<Storage> {
     let bits = node.int("expert_weight_bits", 4)?;
-    let bits = u8::try_from(bits).ok().filter(|bits| matches!(bits, 2 | 4 | 8)).ok_or_else(|| {
-        format!("attribute `expert_weight_bits`: {bits}: 2, 4 or 8 are supported")
-    })?;
+    let bits =
+        u8::try_from(bits).ok().filter(|bits| matches!(bits, 2 | 4 | 8)).ok_or_else(|| {
+            format!("attribute `expert_weight_bits`: {bits}: 2, 4 or 8 are supported")
+        })?;
     for name in ["fc1_expert_weight_bits", "fc2_expert_weight_bits", "fc3_expert_weight_bits"] {
-        node.refuse_but(name, i64::from(bits), "projections of different widths are not supported")?;
+        node.refuse_but(
+            name,
+            i64::from(bits),
+            "projections of different widths are not supported",
+        )?;
     }
     let quant_type = node.string("quant_type", "int")?;
     if quant_type != "int" {
-        return Err(format!("attribute `quant_type`: `{quant_type}` is not supported: only `int` is"));
+        return Err(format!(
+            "attribute `quant_type`: `{quant_type}` is not supported: only `int` is"
+        ));
     }
     let block = match node.int("block_size", 0)? {
         0 | -1 => None,
-        block => Some(usize::try_from(block).ok().filter(|block| *block >= 16 && block.is_power_of_two()).ok_or_else(
-            || format!("attribute `block_size`: {block}: a power of two from 16 on was expected"),
-        )?),
+        block => Some(
+            usize::try_from(block)
+                .ok()
+                .filter(|block| *block >= 16 && block.is_power_of_two())
+                .ok_or_else(|| {
+                    format!(
+                        "attribute `block_size`: {block}: a power of two from 16 on was expected"
+                    )
+                })?,
+        ),
     };
     Ok(Storage { bits, block })
 }
@@ -250,7 +266,11 @@ fn projection(
             let zero_points = zeros
                 .map(|zeros| {
                     let bytes = row_bytes(bits, along, None);
-                    let dims = if block.is_some() { vec![experts, n, bytes] } else { vec![experts, bytes] };
+                    let dims = if block.is_some() {
+                        vec![experts, n, bytes]
+                    } else {
+                        vec![experts, bytes]
+                    };
                     unpack_zero_points(&role(slots, "zero_points"), zeros, &dims, rows, along, bits)
                 })
                 .transpose()?;
@@ -283,7 +303,11 @@ fn wrong_type(role: &str, tensor: &TensorSource, wanted: &str) -> String {
 }
 
 fn check_bytes(role: &str, tensor: &TensorSource) -> Result<()> {
-    if tensor.data_type == DataType::Uint8 { Ok(()) } else { Err(wrong_type(role, tensor, "uint8")) }
+    if tensor.data_type == DataType::Uint8 {
+        Ok(())
+    } else {
+        Err(wrong_type(role, tensor, "uint8"))
+    }
 }
 
 /// Zero points as one byte each: `rows` rows of `along` of them, each row packed to whole bytes.
@@ -368,7 +392,10 @@ fn check_any_dims(role: &str, tensor: &TensorSource, choices: &[&[usize]]) -> Re
 pub fn parse_group_router(node: Node<'_>) -> Result<GroupRouter> {
     let tensor = node.required(1, "expert_bias")?;
     let &[experts] = tensor.dims.as_slice() else {
-        return Err(format!("input expert_bias: shape {:?}: one dimension was expected", tensor.dims));
+        return Err(format!(
+            "input expert_bias: shape {:?}: one dimension was expected",
+            tensor.dims
+        ));
     };
     let bias = tensor.floats().ok_or_else(|| wrong_type("expert_bias", tensor, "float"))?;
     let groups = node.size("n_group", 1, 1, experts)?;

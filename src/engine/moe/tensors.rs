@@ -48,7 +48,8 @@ impl TensorSource {
                 _ => return None,
             };
         }
-        let dims = proto.dims.iter().map(|&dim| usize::try_from(dim).ok()).collect::<Option<_>>()?;
+        let dims =
+            proto.dims.iter().map(|&dim| usize::try_from(dim).ok()).collect::<Option<_>>()?;
         Some(Self { data_type, dims, bytes: Bytes::Heap(Arc::new(bytes)) })
     }
 

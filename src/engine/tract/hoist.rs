@@ -85,7 +85,9 @@ fn parse(node: Node<'_>, index: usize) -> Result<Operator, String> {
         }
     }
     Ok(match node.proto.op_type.as_str() {
-        "MoE" | "QMoE" => Operator::Experts { layer: index, experts: Arc::new(parse_experts(node)?) },
+        "MoE" | "QMoE" => {
+            Operator::Experts { layer: index, experts: Arc::new(parse_experts(node)?) }
+        }
         "MatMulNBits" => Operator::MatMulNBits(Arc::new(parse_mat_mul_nbits(node)?)),
         _ => {
             let full_scores = node.proto.output.len() > 1;

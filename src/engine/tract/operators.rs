@@ -27,15 +27,23 @@ pub const OPERATOR_INDEX: &str = "index";
 #[derive(Debug, Clone)]
 pub enum Operator {
     /// `layer`: its place among all operators, by which a run reports it.
-    Experts { layer: usize, experts: Arc<Experts> },
+    Experts {
+        layer: usize,
+        experts: Arc<Experts>,
+    },
     MatMulNBits(Arc<MatMulNBits>),
-    GroupRouter { router: Arc<GroupRouter>, full_scores: bool },
+    GroupRouter {
+        router: Arc<GroupRouter>,
+        full_scores: bool,
+    },
 }
 
 impl PartialEq for Operator {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Experts { experts: a, .. }, Self::Experts { experts: b, .. }) => Arc::ptr_eq(a, b),
+            (Self::Experts { experts: a, .. }, Self::Experts { experts: b, .. }) => {
+                Arc::ptr_eq(a, b)
+            }
             (Self::MatMulNBits(a), Self::MatMulNBits(b)) => Arc::ptr_eq(a, b),
             (Self::GroupRouter { router: a, .. }, Self::GroupRouter { router: b, .. }) => {
                 Arc::ptr_eq(a, b)

@@ -7,6 +7,7 @@
 //! cache while all rows of x pass over it.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use crate::engine::kernel::panel::{Panel, Scales, Zeros};
 
@@ -40,12 +41,47 @@ pub unsafe fn multiply(panel: &mut Panel<'_>) -> usize {
     n
 }
 
-/// `V` vectors of features from row `n` on, for all columns, with `out` as the accumulator.
+/// Columns whose sums can stay in `out`: as many as the ways of the first-level cache. Rows of
+/// `out` whose distance is a power of two share its sets; more of them would push each other out.
+const COLUMNS_IN_PLACE: usize = 8;
+
+/// Columns whose sums are kept in a buffer otherwise: 4 KiB of them.
+const COLUMNS_MAX: usize = 64;
+
+/// `V` vectors of features from row `n` on, for all columns.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn features<const V: usize>(panel: &mut Panel<'_>, n: usize) {
     for m in 0..panel.columns.len() {
         panel.out[m * panel.out_stride + n..][..V * LANES].fill(0.0);
     }
+    if panel.columns.len() <= COLUMNS_IN_PLACE {
+        let (stride, count) = (panel.out_stride, panel.columns.len());
+        let out = panel.out.as_mut_ptr().wrapping_add(n);
+        // SAFETY: features and columns are inside the panel, and so in `out`.
+        return unsafe { pass::<V>(panel, n, 0..count, out, stride) };
+    }
+    let mut buffer = [0f32; COLUMNS_MAX * 2 * LANES];
+    for first in (0..panel.columns.len()).step_by(COLUMNS_MAX) {
+        let columns = first..panel.columns.len().min(first + COLUMNS_MAX);
+        let sums = &mut buffer[..columns.len() * V * LANES];
+        sums.fill(0.0);
+        // SAFETY: features and columns are inside the panel; `sums` has room for them.
+        unsafe { pass::<V>(panel, n, columns.clone(), sums.as_mut_ptr(), V * LANES) };
+        for (m, sums) in columns.zip(sums.chunks_exact(V * LANES)) {
+            panel.out[m * panel.out_stride + n..][..V * LANES].copy_from_slice(sums);
+        }
+    }
+}
+
+/// Adds all chunks of `columns` to `sums`, of which each column's are `stride` after the last's.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn pass<const V: usize>(
+    panel: &Panel<'_>,
+    n: usize,
+    columns: Range<usize>,
+    sums: *mut f32,
+    stride: usize,
+) {
     let same_zeros = match panel.zeros {
         Zeros::Same(zero) => Some(_mm256_set1_epi16(zero as i16)),
         Zeros::Each { .. } => None,
@@ -70,15 +106,18 @@ unsafe fn features<const V: usize>(panel: &mut Panel<'_>, n: usize) {
                 }
                 rows = rows.add(group);
             }
-            let mut m = 0;
-            while m < panel.columns.len() {
-                match panel.columns.len() - m {
-                    1 => columns::<1, V>(panel, n, m, c, &turned, scales),
-                    2 => columns::<2, V>(panel, n, m, c, &turned, scales),
-                    3 => columns::<3, V>(panel, n, m, c, &turned, scales),
-                    _ => columns::<4, V>(panel, n, m, c, &turned, scales),
+            let mut sums = sums;
+            let mut m = columns.start;
+            while m < columns.end {
+                let weights = (&turned, scales);
+                match columns.end - m {
+                    1 => add::<1, V>(panel, m, c, weights, sums, stride),
+                    2 => add::<2, V>(panel, m, c, weights, sums, stride),
+                    3 => add::<3, V>(panel, m, c, weights, sums, stride),
+                    _ => add::<4, V>(panel, m, c, weights, sums, stride),
                 }
                 m += 4;
+                sums = sums.wrapping_add(stride << 2);
             }
         }
     }
@@ -144,12 +183,7 @@ impl Lanes {
 
 /// Turns 32 bytes of eight rows: word pair `i` of each row becomes vector `i`, less the zeros.
 #[inline(always)]
-unsafe fn turn(
-    rows: *const u8,
-    stride: usize,
-    ahead: usize,
-    zeros: __m256i,
-) -> [__m256i; 16] {
+unsafe fn turn(rows: *const u8, stride: usize, ahead: usize, zeros: __m256i) -> [__m256i; 16] {
     // SAFETY: the caller vouches for the rows; the rest are intrinsics.
     unsafe {
         let mut row = [_mm256_setzero_si256(); 8];
@@ -187,19 +221,19 @@ unsafe fn turn(
     }
 }
 
-/// Adds chunk `c` of `M` columns from `m` on to `out`.
+/// Adds chunk `c` of `M` columns from `m` on to their sums.
 #[target_feature(enable = "avx2,fma")]
 #[inline(never)]
-unsafe fn columns<const M: usize, const V: usize>(
-    panel: &mut Panel<'_>,
-    n: usize,
+unsafe fn add<const M: usize, const V: usize>(
+    panel: &Panel<'_>,
     m: usize,
     c: usize,
-    turned: &Turned<V>,
-    scales: [__m256; V],
+    (turned, scales): (&Turned<V>, [__m256; V]),
+    sums: *mut f32,
+    stride: usize,
 ) {
-    // SAFETY: columns m..m + M and features n..n + V * LANES are inside the panel's out, which
-    // `features` has indexed; a chunk of words is 16 pairs.
+    // SAFETY: columns m..m + M are inside the panel and the caller's sums; a chunk of words is 16
+    // pairs.
     unsafe {
         // Wrapping arithmetic: an overflow check here would cost as much as the address.
         let chunks = panel.x.chunks();
@@ -208,29 +242,29 @@ unsafe fn columns<const M: usize, const V: usize>(
         let mut scale_of = [std::ptr::null::<f32>(); M];
         let mut words = [std::ptr::null::<i32>(); M];
         for i in 0..M {
-            let row = (*panel.columns.get_unchecked(m + i) as usize).wrapping_mul(chunks);
-            scale_of[i] = all_scales.wrapping_add(row);
-            words[i] = all_words.wrapping_add(row << 5).cast();
+            let row = *panel.columns.get_unchecked(m + i) as usize;
+            scale_of[i] = all_scales.wrapping_add(row.wrapping_mul(chunks));
+            words[i] = all_words.wrapping_add(row.wrapping_mul(panel.x.stride())).cast();
         }
-        let mut sums = [[_mm256_setzero_si256(); V]; M];
+        let mut dots = [[_mm256_setzero_si256(); V]; M];
         for (pair, weights) in turned.0.iter().enumerate() {
             for i in 0..M {
                 let x = _mm256_set1_epi32(words[i].add(pair).read_unaligned());
                 for v in 0..V {
-                    sums[i][v] = _mm256_add_epi32(sums[i][v], _mm256_madd_epi16(weights[v], x));
+                    dots[i][v] = _mm256_add_epi32(dots[i][v], _mm256_madd_epi16(weights[v], x));
                 }
             }
         }
+        let mut sums = sums;
         for i in 0..M {
             let x_scale = _mm256_broadcast_ss(&*scale_of[i]);
-            let at = m.wrapping_add(i).wrapping_mul(panel.out_stride).wrapping_add(n);
-            let out = panel.out.as_mut_ptr().wrapping_add(at);
             for v in 0..V {
-                let out = out.add(v * LANES);
                 let factor = _mm256_mul_ps(scales[v], x_scale);
-                let sum = _mm256_cvtepi32_ps(sums[i][v]);
-                _mm256_storeu_ps(out, _mm256_fmadd_ps(sum, factor, _mm256_loadu_ps(out)));
+                let sum = sums.wrapping_add(v * LANES);
+                let dot = _mm256_cvtepi32_ps(dots[i][v]);
+                _mm256_storeu_ps(sum, _mm256_fmadd_ps(dot, factor, _mm256_loadu_ps(sum)));
             }
+            sums = sums.wrapping_add(stride);
         }
     }
 }

@@ -97,12 +97,7 @@ macro_rules! vnni_kernel {
 }
 
 vnni_kernel!(AvxVnni, "avxvnni", "avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32);
-vnni_kernel!(
-    Avx512Vnni,
-    "avx512vnni",
-    "avx2,fma,avx512vnni,avx512vl",
-    _mm256_dpbusd_epi32
-);
+vnni_kernel!(Avx512Vnni, "avx512vnni", "avx2,fma,avx512vnni,avx512vl", _mm256_dpbusd_epi32);
 
 /// A chunk of 32 bytes, or of 16 with zeros above.
 #[inline(always)]
