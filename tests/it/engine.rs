@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use moed::engine::tract::TractModel;
-use moed::engine::{LayerReport, Model as _, Run, RunOptions, Session as _};
+use moed::engine::{LayerReport, Model as _, Run, RunOptions};
 use moed::infer::RunError;
 use moed::tensor::{Data, Tensor};
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use moed::engine::tract::load;
-use moed::engine::{LoadError, LoadOptions, Model as _, RunOptions, Session as _};
+use moed::engine::{LoadError, LoadOptions, Model as _, RunOptions};
 use moed::tensor::{Data, Tensor};
 use prost::Message as _;
 use tract_onnx::pb::tensor_proto::DataLocation;

@@ -1,5 +1,7 @@
 //! Between our tensors and tract's.
 
+use std::borrow::Cow;
+
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 
@@ -53,7 +55,7 @@ pub fn from_tract(tensor: &Tensor) -> TractResult<OurTensor> {
     let tensor = if tensor.datum_type() == DatumType::TDim {
         tensor.cast_to::<i64>()?
     } else {
-        std::borrow::Cow::Borrowed(tensor)
+        Cow::Borrowed(tensor)
     };
     let plain = tensor.try_as_plain_ram()?;
     macro_rules! data {

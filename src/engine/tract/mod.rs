@@ -146,7 +146,7 @@ fn plan(
     model: &tract_onnx::pb::ModelProto,
     operators: Vec<Operator>,
 ) -> TractResult<(Arc<TypedRunnableModel>, Signature)> {
-    let mut onnx = tract_onnx::onnx().with_ignore_output_shapes(true);
+    let mut onnx = onnx().with_ignore_output_shapes(true);
     operators::register(&mut onnx, operators);
     let parsed = onnx.parse(model, None)?;
     if let Some(unresolved) = parsed.unresolved_inputs.first() {

@@ -3,6 +3,7 @@
 //! tract makes operators through plain functions that can carry no state, so the parsed ones wait
 //! in a thread-local list while [`super::build`]'s thread parses the graph.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -183,11 +184,12 @@ impl Operator {
             Self::MatMulNBits(layer) => (layer.projection.k, 1..=8),
             Self::GroupRouter { router, .. } => (router.width(), 2..=8),
         };
-        check_input(self.name_of_node(), "x", model.outlet_fact(inputs[0])?, width, ranks)?;
+        let node = self.name_of_node();
+        check_input(&node, "x", model.outlet_fact(inputs[0])?, width, ranks)?;
         if let Self::Experts { experts, .. } = self {
             for (input, role) in inputs[1..].iter().zip(["router_probs", "router_weights"]) {
                 let fact = model.outlet_fact(*input)?;
-                check_input(self.name_of_node(), role, fact, experts.experts, 2..=2)?;
+                check_input(&node, role, fact, experts.experts, 2..=2)?;
             }
         }
         Ok(())
@@ -238,7 +240,7 @@ impl Op for Operator {
 impl EvalOp for Operator {
     not_out_of_plan!();
 
-    fn eval(&self, context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    fn eval(&self, context: &EvalContext<'_>, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let run = context.shared.and_then(|shared| shared.get::<RefCell<RunContext>>());
         let mut run = run.context("run outside a session")?.try_borrow_mut()?;
         let x = floats(&inputs[0])?;
@@ -246,7 +248,7 @@ impl EvalOp for Operator {
         match self {
             Self::Experts { layer, experts } => {
                 let router = floats(&inputs[1])?;
-                let router_weights = inputs.get(2).map(|weights| floats(weights)).transpose()?;
+                let router_weights = inputs.get(2).map(floats).transpose()?;
                 let rows = x.len() / experts.hidden;
                 for given in std::iter::once(&router).chain(&router_weights) {
                     ensure!(
@@ -286,7 +288,7 @@ impl EvalOp for Operator {
 }
 
 fn check_input(
-    node: String,
+    node: &str,
     role: &str,
     fact: &TypedFact,
     width: usize,
@@ -305,7 +307,7 @@ fn check_input(
 }
 
 /// The elements as f32, in place where they are.
-fn floats(value: &TValue) -> TractResult<std::borrow::Cow<'_, [f32]>> {
+fn floats(value: &TValue) -> TractResult<Cow<'_, [f32]>> {
     if value.datum_type() == f32::datum_type() {
         return Ok(value.as_slice_of::<f32>()?.into());
     }
