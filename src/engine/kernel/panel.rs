@@ -133,6 +133,27 @@ pub trait Isa {
         dots: &Dots<N, M>,
     ) -> [[f32; N]; M];
 
+    /// Weight scale times activation scale for each chunk, into `out`; returns the sum of weight
+    /// scales times x sums. `inline(always)`, as [`Isa::dots`].
+    ///
+    /// # Safety
+    /// `out` has room for as many floats as the three slices, equally long, have.
+    #[inline(always)]
+    unsafe fn block_factors(
+        weights: &[f32],
+        x_scales: &[f32],
+        x_sums: &[f32],
+        out: *mut f32,
+    ) -> f32 {
+        let mut off = 0.0;
+        for (c, ((w, s), x)) in weights.iter().zip(x_scales).zip(x_sums).enumerate() {
+            // SAFETY: the caller vouches for the room.
+            unsafe { out.add(c).write(w * s) };
+            off += w * x;
+        }
+        off
+    }
+
     /// Calls [`strip`] from a function that has the `target_feature` attribute of these
     /// instructions and is not inlined: one function for each shape keeps its registers.
     ///
@@ -265,7 +286,7 @@ unsafe fn tile<I: Isa, const N: usize, const M: usize, const CHUNK: usize>(
             unsafe {
                 let x_scales = std::slice::from_raw_parts(factors[i], chunks);
                 let x_sums = std::slice::from_raw_parts(columns.sums[i].add(first), chunks);
-                let off = off::<N>(panel, n, first, x_scales, x_sums, out);
+                let off = off::<I, N>(panel, n, first, x_scales, x_sums, out);
                 for j in 0..N {
                     sums[i][j] -= off[j];
                 }
@@ -304,7 +325,7 @@ unsafe fn tile<I: Isa, const N: usize, const M: usize, const CHUNK: usize>(
 /// # Safety
 /// The panel was checked, and `out` has that room.
 #[inline(always)]
-unsafe fn off<const N: usize>(
+unsafe fn off<I: Isa, const N: usize>(
     panel: &Panel<'_>,
     n: usize,
     first: usize,
@@ -330,7 +351,7 @@ unsafe fn off<const N: usize>(
             // SAFETY: row n + j has a scale for each chunk; there are at most TILE_CHUNKS.
             unsafe {
                 let row = std::slice::from_raw_parts(row.add(first), x_scales.len());
-                *off = zero * block_factors(row, x_scales, x_sums, out);
+                *off = zero * I::block_factors(row, x_scales, x_sums, out);
             }
             row = row.wrapping_add(blocks);
             out = out.wrapping_add(TILE_CHUNKS);
@@ -366,46 +387,5 @@ fn lanes_sum(x: &[f32]) -> f32 {
     for x in rest {
         sum += x;
     }
-    sum + add_lanes(lanes)
-}
-
-#[inline(always)]
-fn add_lanes(lanes: [f32; 8]) -> f32 {
-    ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5]))
-        + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]))
-}
-
-/// Weight scale times activation scale for each chunk; returns weight scales times x sums.
-///
-/// # Safety
-/// `out` has room for as many floats as `weights` has.
-#[inline(always)]
-unsafe fn block_factors(weights: &[f32], x_scales: &[f32], x_sums: &[f32], out: *mut f32) -> f32 {
-    let (w8, w_rest) = weights.as_chunks::<8>();
-    let (s8, s_rest) = x_scales.as_chunks::<8>();
-    let (x8, x_rest) = x_sums.as_chunks::<8>();
-    let mut lanes = [0f32; 8];
-    let mut at = out;
-    for ((w, s), x) in w8.iter().zip(s8).zip(x8) {
-        let mut product = [0f32; 8];
-        for j in 0..8 {
-            product[j] = w[j] * s[j];
-            lanes[j] += w[j] * x[j];
-        }
-        // SAFETY: there is room for the weights' length.
-        unsafe {
-            at.cast::<[f32; 8]>().write_unaligned(product);
-            at = at.add(8);
-        }
-    }
-    let mut off = 0.0;
-    for ((w, s), x) in w_rest.iter().zip(s_rest).zip(x_rest) {
-        // SAFETY: as above.
-        unsafe {
-            at.write(w * s);
-            at = at.add(1);
-        }
-        off += w * x;
-    }
-    off + add_lanes(lanes)
+    sum + lanes.iter().sum::<f32>()
 }

@@ -92,7 +92,9 @@ struct Group {
 #[derive(Debug, Default)]
 struct Part {
     features: Range<usize>,
-    /// `[pairs or rows][features]`.
+    /// `[pairs][features]`: inner activations.
+    inner: Vec<f32>,
+    /// `[rows][features]`: the layer's output.
     out: Vec<f32>,
     gate: Vec<f32>,
     linear: Vec<f32>,
@@ -261,7 +263,7 @@ impl Experts {
         x: Rows<'_>,
         pairs: usize,
     ) {
-        let Part { features, out, gate, linear, buffers } = part;
+        let Part { features, inner: out, gate, linear, buffers, .. } = part;
         let (features, width) = (features.clone(), features.len());
         out.resize(pairs * width, 0.0);
         if width == 0 {
@@ -279,21 +281,21 @@ impl Experts {
                     function.apply(out);
                 }
                 Gating::Interleaved(swiglu) => {
-                    gate.resize(rows.len() * width * 2, 0.0);
+                    let gate = grow(gate, rows.len() * width * 2);
                     project(&self.fc1, features.start * 2..features.end * 2, gate);
                     swiglu.interleaved(gate, out);
                 }
                 Gating::Halves(swiglu) => {
-                    gate.resize(rows.len() * width, 0.0);
-                    linear.resize(rows.len() * width, 0.0);
+                    let gate = grow(gate, rows.len() * width);
+                    let linear = grow(linear, rows.len() * width);
                     project(&self.fc1, features.clone(), gate);
                     let half = self.inter;
                     project(&self.fc1, features.start + half..features.end + half, linear);
                     swiglu.split(gate, linear, out);
                 }
                 Gating::Split(swiglu) => {
-                    gate.resize(rows.len() * width, 0.0);
-                    linear.resize(rows.len() * width, 0.0);
+                    let gate = grow(gate, rows.len() * width);
+                    let linear = grow(linear, rows.len() * width);
                     project(&self.fc1, features.clone(), gate);
                     if let Some(fc3) = &self.fc3 {
                         project(fc3, features.clone(), linear);
@@ -325,7 +327,7 @@ impl Experts {
         }
         for Group { expert, pairs: own } in groups {
             let numbers = &numbers[own.clone()];
-            sums.resize(numbers.len() * width, 0.0);
+            let sums = grow(sums, numbers.len() * width);
             self.fc2.multiply(kernel, *expert, features.clone(), inner, numbers, sums, buffers);
             for (pair, sums) in pairs[own.clone()].iter().zip(sums.chunks_exact(width)) {
                 let out = &mut out[pair.row as usize * width..][..width];
@@ -335,6 +337,15 @@ impl Experts {
             }
         }
     }
+}
+
+/// The first `len` of a buffer that only grows, so that it is filled with zeros once and not
+/// whenever a longer use follows a shorter one.
+fn grow(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
 }
 
 /// Gives each part its share of `features`.
@@ -348,13 +359,13 @@ fn split(parts: &mut [Part], features: usize) {
 /// Puts the parts' columns side by side: `[rows, features]`.
 fn gather(parts: &mut [Part], rows: usize, features: usize, out: &mut Vec<f32>) {
     if let [part] = parts {
-        std::mem::swap(&mut part.out, out);
+        std::mem::swap(&mut part.inner, out);
         return;
     }
     out.resize(rows * features, 0.0);
     for part in parts.iter().filter(|part| !part.features.is_empty()) {
         let width = part.features.len();
-        for (out, columns) in out.chunks_exact_mut(features).zip(part.out.chunks_exact(width)) {
+        for (out, columns) in out.chunks_exact_mut(features).zip(part.inner.chunks_exact(width)) {
             out[part.features.clone()].copy_from_slice(columns);
         }
     }

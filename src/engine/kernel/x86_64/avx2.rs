@@ -46,6 +46,37 @@ impl Kernel for Avx2 {
 }
 
 impl Isa for Avx2 {
+    #[inline(always)]
+    unsafe fn block_factors(
+        weights: &[f32],
+        x_scales: &[f32],
+        x_sums: &[f32],
+        out: *mut f32,
+    ) -> f32 {
+        let len = weights.len();
+        let (weights, x_scales, x_sums) = (weights.as_ptr(), x_scales.as_ptr(), x_sums.as_ptr());
+        let mut c = 0usize;
+        // SAFETY: the slices and `out` hold `len` floats; the CPU has AVX2 and FMA.
+        unsafe {
+            let mut off = _mm256_setzero_ps();
+            while c.wrapping_add(8) <= len {
+                let scales = _mm256_loadu_ps(weights.add(c));
+                let product = _mm256_mul_ps(scales, _mm256_loadu_ps(x_scales.add(c)));
+                _mm256_storeu_ps(out.add(c), product);
+                off = _mm256_fmadd_ps(scales, _mm256_loadu_ps(x_sums.add(c)), off);
+                c = c.wrapping_add(8);
+            }
+            let mut off = lanes_sum(off);
+            while c < len {
+                let scale = *weights.add(c);
+                out.add(c).write(scale * *x_scales.add(c));
+                off += scale * *x_sums.add(c);
+                c = c.wrapping_add(1);
+            }
+            off
+        }
+    }
+
     unsafe fn strip<const M: usize, const CHUNK: usize>(
         panel: &mut Panel<'_>,
         rows: Range<usize>,

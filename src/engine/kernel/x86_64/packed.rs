@@ -51,10 +51,10 @@ const COLUMNS_MAX: usize = 64;
 /// `V` vectors of features from row `n` on, for all columns.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn features<const V: usize>(panel: &mut Panel<'_>, n: usize) {
-    for m in 0..panel.columns.len() {
-        panel.out[m * panel.out_stride + n..][..V * LANES].fill(0.0);
-    }
     if panel.columns.len() <= COLUMNS_IN_PLACE {
+        for m in 0..panel.columns.len() {
+            panel.out[m * panel.out_stride + n..][..V * LANES].fill(0.0);
+        }
         let (stride, count) = (panel.out_stride, panel.columns.len());
         let out = panel.out.as_mut_ptr().wrapping_add(n);
         // SAFETY: features and columns are inside the panel, and so in `out`.
