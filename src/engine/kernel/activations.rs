@@ -51,6 +51,7 @@ pub struct Activations {
     chunk: usize,
     chunks: usize,
     planes: usize,
+    layout: Option<Layout>,
     /// Codes from one row (or plane of a row) to the next.
     stride: usize,
     words: Vec<i16>,
@@ -72,6 +73,11 @@ impl Activations {
 
     pub fn chunks(&self) -> usize {
         self.chunks
+    }
+
+    /// How the codes lie; nothing before the first use.
+    pub fn layout(&self) -> Option<Layout> {
+        self.layout
     }
 
     /// 1 for 8-bit codes; 2 for 16-bit codes in [`Layout::Bytes`].
@@ -147,6 +153,7 @@ impl Activations {
         self.rows = x.len() / k;
         self.chunk = chunk;
         self.chunks = k.div_ceil(chunk);
+        self.layout = Some(layout);
         self.planes = match (layout, precision) {
             (Layout::Bytes, Precision::Int16) => 2,
             _ => 1,

@@ -1,12 +1,12 @@
 //! The loops around an instruction set's dot products, written once for all of them.
 //!
-//! Everything here is `inline(always)`, so that each kernel's entry point, which carries the
-//! `target_feature` attribute, compiles it with its own instructions.
+//! What runs for each tile is `inline(always)`, so that each kernel's [`Isa::strip`], which carries
+//! the `target_feature` attribute, compiles it with its own instructions.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::activations::Activations;
+use super::activations::{Activations, Layout};
 
 /// Weight rows of a tile.
 pub const TILE_ROWS: usize = 4;
@@ -84,9 +84,10 @@ impl Panel<'_> {
         self.out = &mut out[done..];
     }
 
-    /// Panics unless all that a kernel reads through raw pointers is there. Every kernel's entry
-    /// point calls it; the soundness of the kernels rests on it.
-    pub fn check(&self) {
+    /// Panics unless all that a kernel reads through raw pointers is there, in the layout that it
+    /// expects. Every kernel's entry point calls it; the soundness of the kernels rests on it.
+    pub fn check(&self, layout: Layout) {
+        assert!(self.x.layout() == Some(layout), "x was quantised for another kernel");
         let row_bytes = self.x.chunks() * self.x.chunk();
         assert!(self.x.chunk() == 16 || self.x.chunk() == 32);
         assert!(self.rows >= 1, "an empty panel");

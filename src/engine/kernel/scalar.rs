@@ -23,7 +23,7 @@ impl Kernel for Scalar {
     }
 
     fn multiply(&self, panel: &mut Panel<'_>) {
-        panel.check();
+        panel.check(self.layout());
         // SAFETY: checked; it needs no instructions of its own.
         unsafe { multiply::<Self>(panel) }
     }

@@ -30,7 +30,7 @@ impl Kernel for DotProd {
     }
 
     fn multiply(&self, panel: &mut Panel<'_>) {
-        panel.check();
+        panel.check(self.layout());
         // SAFETY: checked; `detected` lists this kernel only where `sdot` is.
         unsafe { multiply::<Self>(panel) }
     }

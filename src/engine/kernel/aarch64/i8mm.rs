@@ -31,7 +31,7 @@ impl Kernel for I8mm {
     }
 
     fn multiply(&self, panel: &mut Panel<'_>) {
-        panel.check();
+        panel.check(self.layout());
         // SAFETY: checked; `detected` lists this kernel only where `smmla` and `sdot` are.
         unsafe { multiply::<Self>(panel) }
     }

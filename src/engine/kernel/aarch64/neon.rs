@@ -28,7 +28,7 @@ impl Kernel for Neon {
     }
 
     fn multiply(&self, panel: &mut Panel<'_>) {
-        panel.check();
+        panel.check(self.layout());
         // SAFETY: checked; NEON is part of the target.
         unsafe { multiply::<Self>(panel) }
     }

@@ -33,7 +33,7 @@ impl Kernel for Avx2 {
     }
 
     fn multiply(&self, panel: &mut Panel<'_>) {
-        panel.check();
+        panel.check(self.layout());
         // SAFETY: checked; `detected` lists this kernel only where AVX2 and FMA are.
         unsafe {
             if panel.columns.len() >= packed::COLUMNS_MIN && panel.x.chunk() == 32 {

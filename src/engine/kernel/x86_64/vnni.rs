@@ -29,7 +29,7 @@ macro_rules! vnni_kernel {
             }
 
             fn multiply(&self, panel: &mut Panel<'_>) {
-                panel.check();
+                panel.check(self.layout());
                 // SAFETY: checked; `detected` lists this kernel only where its features are.
                 unsafe { multiply::<Self>(panel) }
             }
