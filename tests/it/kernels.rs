@@ -674,3 +674,31 @@ fn a_second_caller_of_a_pool_does_not_wait_for_the_first() {
         assert_eq!(first.join().expect("no panic"), [true; 2]);
     });
 }
+
+#[test]
+fn rows_longer_than_any_cache_are_multiplied_too() {
+    const K: usize = 40_000;
+    const N: usize = 9;
+    let codes: Vec<u8> = (0..N * K).map(|i| (i % 256) as u8).collect();
+    let matrix = Matrix::new(&codes, 8, N, K, None, &[1.0; N], None);
+    let x: Vec<f32> = (0..4 * K).map(|i| (i % 255) as f32 - 127.0).collect();
+    for kernel in available() {
+        let mut activations = Activations::default();
+        let shape = ChunkShape::of_weights(None);
+        activations
+            .quantise(&x, K, shape, Precision::Int16, kernel.layout())
+            .expect("all numbers are finite");
+        let mut out = vec![0.0; 4 * N];
+        matmul(*kernel, &matrix, 0..N, &activations, &[0, 1, 2, 3], &mut out, &mut Vec::new());
+        for (m, out) in out.chunks_exact(N).enumerate() {
+            for (n, &out) in out.iter().enumerate() {
+                let row = codes[n * K..(n + 1) * K].iter().map(|&q| f64::from(q) - 128.0);
+                let products = row.zip(&x[m * K..]).map(|(w, &x)| w * f64::from(x));
+                let (sum, size) =
+                    products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));
+                let error = (f64::from(out) - sum).abs();
+                assert!(error <= 1e-4 * size, "{}: {out}, not {sum}", kernel.name());
+            }
+        }
+    }
+}

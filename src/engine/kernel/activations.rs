@@ -167,8 +167,39 @@ impl Activations {
         self.bytes.resize(bytes, 0);
         self.scales.resize(self.rows * self.chunks, 0.0);
         self.sums.resize(self.rows * self.chunks, 0.0);
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: AVX2 is there.
+            return unsafe { self.fill_avx2(x, k, block, precision, layout) };
+        }
+        self.fill(x, k, block, precision, layout)
+    }
+
+    /// [`Self::fill`], compiled for AVX2.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn fill_avx2(
+        &mut self,
+        x: &[f32],
+        k: usize,
+        block: usize,
+        precision: Precision,
+        layout: Layout,
+    ) -> Result<(), NotFinite> {
+        self.fill(x, k, block, precision, layout)
+    }
+
+    #[inline(always)]
+    fn fill(
+        &mut self,
+        x: &[f32],
+        k: usize,
+        block: usize,
+        precision: Precision,
+        layout: Layout,
+    ) -> Result<(), NotFinite> {
+        let mut c = 0;
         for (row, x) in x.chunks_exact(k).enumerate() {
-            let mut c = row * self.chunks;
             for x in x.chunks(block) {
                 let max = max_abs(x).ok_or(NotFinite { row })?;
                 // Below that there is no f32 for the inverse: the block counts as zeros.
@@ -176,12 +207,21 @@ impl Activations {
                 let scale = max / precision.limit();
                 // The largest is scaled to the limit exactly, so that codes stay within it.
                 let inverse = if max > 0.0 { precision.limit() / max } else { 0.0 };
-                for x in x.chunks(chunk) {
-                    let mut padded = [0f32; CHUNK_MAX];
-                    padded[..x.len()].copy_from_slice(x);
-                    let codes = codes(&padded, inverse);
+                for x in x.chunks(self.chunk) {
+                    let codes = match x.first_chunk::<CHUNK_MAX>() {
+                        Some(x) => codes(x, inverse),
+                        None => {
+                            let mut padded = [0f32; CHUNK_MAX];
+                            padded[..x.len()].copy_from_slice(x);
+                            codes(&padded, inverse)
+                        }
+                    };
+                    let mut sum = 0i32;
+                    for code in codes {
+                        sum = sum.wrapping_add(code);
+                    }
                     self.scales[c] = scale;
-                    self.sums[c] = scale * codes.iter().sum::<i32>() as f32;
+                    self.sums[c] = scale * sum as f32;
                     self.store(row, c - row * self.chunks, &codes, layout);
                     c += 1;
                 }
@@ -190,6 +230,7 @@ impl Activations {
         Ok(())
     }
 
+    #[inline(always)]
     fn store(&mut self, row: usize, c: usize, codes: &[i32; CHUNK_MAX], layout: Layout) {
         let (chunk, stride) = (self.chunk, self.stride);
         match layout {
@@ -241,14 +282,19 @@ const CHUNK_MAX: usize = 32;
 
 /// The largest magnitude in `x`, or nothing where one is not finite. Compares bit patterns, which
 /// order like the magnitudes: integer maxima vectorise, those of floats don't.
+#[inline(always)]
 fn max_abs(x: &[f32]) -> Option<f32> {
-    let bits = x.iter().fold(0, |max: i32, x| max.max((x.to_bits() & 0x7fff_ffff) as i32));
+    let mut bits = 0i32;
+    for x in x {
+        bits = bits.max((x.to_bits() & 0x7fff_ffff) as i32);
+    }
     let max = f32::from_bits(bits as u32);
     max.is_finite().then_some(max)
 }
 
 /// `round(x * inverse)`, ties to even: adding 1.5 * 2^23 leaves the integer in the low bits of
 /// the sum, which vectorises on every target; `round_ties_even` is a call on some.
+#[inline(always)]
 fn codes(x: &[f32; CHUNK_MAX], inverse: f32) -> [i32; CHUNK_MAX] {
     const MAGIC: f32 = 12_582_912.0;
     let mut codes = [0; CHUNK_MAX];

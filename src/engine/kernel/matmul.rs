@@ -144,14 +144,43 @@ impl Job<'_> {
 /// Unpacks codes of 8, 4 or 2 bits into bytes, each raised by `lift`, which can't wrap: it is
 /// written so because checked sums would not vectorise.
 fn expand(packed: &[u8], bits: u8, lift: u8, out: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: AVX2 is there.
+        return unsafe { expand_avx2(packed, bits, lift, out) };
+    }
+    expand_any(packed, bits, lift, out);
+}
+
+/// [`expand_any`], compiled for AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn expand_avx2(packed: &[u8], bits: u8, lift: u8, out: &mut [u8]) {
+    expand_any(packed, bits, lift, out);
+}
+
+#[inline(always)]
+fn expand_any(packed: &[u8], bits: u8, lift: u8, out: &mut [u8]) {
     match bits {
         8 => {
             let len = packed.len().min(out.len());
             out[..len].copy_from_slice(&packed[..len]);
         }
         4 => {
-            for (out, byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(packed) {
-                *out = [(byte & 15).wrapping_add(lift), (byte >> 4).wrapping_add(lift)];
+            // 16 bytes at a time, which compile to vectors.
+            let (out32, out_rest) = out.as_chunks_mut::<32>();
+            let (packed16, _) = packed.as_chunks::<16>();
+            for (out, packed) in out32.iter_mut().zip(packed16) {
+                for i in 0..16 {
+                    out[2 * i] = (packed[i] & 15).wrapping_add(lift);
+                    out[2 * i + 1] = (packed[i] >> 4).wrapping_add(lift);
+                }
+            }
+            let done = out32.len().min(packed16.len());
+            let rest = out32[done..].as_flattened_mut().iter_mut().chain(out_rest);
+            for (i, out) in rest.enumerate() {
+                let Some(byte) = packed.get(done * 16 + i / 2) else { break };
+                *out = ((byte >> (4 * (i % 2))) & 15).wrapping_add(lift);
             }
         }
         _ => {

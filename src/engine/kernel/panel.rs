@@ -175,7 +175,7 @@ const STRIP_BYTES: usize = 16 << 10;
 /// # Safety
 /// The CPU has the instructions of `I`, and `panel.check()` was called.
 pub unsafe fn multiply<I: Isa>(panel: &mut Panel<'_>) {
-    let strip = (STRIP_BYTES / panel.stride.max(1)).next_multiple_of(TILE_ROWS);
+    let strip = (STRIP_BYTES / panel.stride.max(1)).next_multiple_of(TILE_ROWS).max(TILE_ROWS);
     for first in (0..panel.rows).step_by(strip) {
         let rows = first..panel.rows.min(first + strip);
         for m in (0..panel.columns.len()).step_by(TILE_COLUMNS) {

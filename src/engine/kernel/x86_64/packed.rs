@@ -52,9 +52,6 @@ const COLUMNS_MAX: usize = 64;
 #[target_feature(enable = "avx2,fma")]
 unsafe fn features<const V: usize>(panel: &mut Panel<'_>, n: usize) {
     if panel.columns.len() <= COLUMNS_IN_PLACE {
-        for m in 0..panel.columns.len() {
-            panel.out[m * panel.out_stride + n..][..V * LANES].fill(0.0);
-        }
         let (stride, count) = (panel.out_stride, panel.columns.len());
         let out = panel.out.as_mut_ptr().wrapping_add(n);
         // SAFETY: features and columns are inside the panel, and so in `out`.
@@ -64,7 +61,6 @@ unsafe fn features<const V: usize>(panel: &mut Panel<'_>, n: usize) {
     for first in (0..panel.columns.len()).step_by(COLUMNS_MAX) {
         let columns = first..panel.columns.len().min(first + COLUMNS_MAX);
         let sums = &mut buffer[..columns.len() * V * LANES];
-        sums.fill(0.0);
         // SAFETY: features and columns are inside the panel; `sums` has room for them.
         unsafe { pass::<V>(panel, n, columns.clone(), sums.as_mut_ptr(), V * LANES) };
         for (m, sums) in columns.zip(sums.chunks_exact(V * LANES)) {
@@ -73,7 +69,7 @@ unsafe fn features<const V: usize>(panel: &mut Panel<'_>, n: usize) {
     }
 }
 
-/// Adds all chunks of `columns` to `sums`, of which each column's are `stride` after the last's.
+/// Sums all chunks of `columns` into `sums`, where each column's are `stride` after the last's.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn pass<const V: usize>(
     panel: &Panel<'_>,
@@ -258,11 +254,13 @@ unsafe fn add<const M: usize, const V: usize>(
         let mut sums = sums;
         for i in 0..M {
             let x_scale = _mm256_broadcast_ss(&*scale_of[i]);
+            // The first chunk finds whatever was there before.
             for v in 0..V {
                 let factor = _mm256_mul_ps(scales[v], x_scale);
                 let sum = sums.wrapping_add(v * LANES);
                 let dot = _mm256_cvtepi32_ps(dots[i][v]);
-                _mm256_storeu_ps(sum, _mm256_fmadd_ps(dot, factor, _mm256_loadu_ps(sum)));
+                let before = if c == 0 { _mm256_setzero_ps() } else { _mm256_loadu_ps(sum) };
+                _mm256_storeu_ps(sum, _mm256_fmadd_ps(dot, factor, before));
             }
             sums = sums.wrapping_add(stride);
         }
