@@ -125,6 +125,9 @@ pub struct Dots<const N: usize, const M: usize> {
 
 /// An instruction set: exact integer dot products of chunks, summed over chunks in f32.
 pub trait Isa {
+    /// Vector registers.
+    const REGISTERS: usize;
+
     /// `sums[m][n] = sum over c of factor(n, m, c) * dot(weights[n][c], x[m][first + c])`.
     /// `inline(always)`: it becomes part of [`Isa::strip`].
     ///
@@ -222,23 +225,43 @@ pub unsafe fn strip<I: Isa, const M: usize, const CHUNK: usize>(
         columns.out[i] = panel.out[(m + i) * panel.out_stride..].as_mut_ptr();
     }
     let panel: &Panel<'_> = panel;
-    let mut n = rows.start;
-    // Accumulators, N times M of them, are to stay in registers: 4 x 1, 4 x 2, 2 x 3, 2 x 4.
     // SAFETY: the same conditions.
     unsafe {
-        if M <= 2 {
+        match panel.scales {
+            Scales::Row(_) => tiles::<I, M, CHUNK, false>(panel, rows, &columns),
+            Scales::Block { .. } => tiles::<I, M, CHUNK, true>(panel, rows, &columns),
+        }
+    }
+}
+
+/// Cuts the rows of a strip into tiles whose accumulators, N times M, stay in registers.
+#[inline(always)]
+unsafe fn tiles<I: Isa, const M: usize, const CHUNK: usize, const BY_BLOCK: bool>(
+    panel: &Panel<'_>,
+    rows: Range<usize>,
+    columns: &Columns<M>,
+) {
+    let mut n = rows.start;
+    // SAFETY: the same conditions as for `strip`.
+    unsafe {
+        if M == 1 || (M == 2 && I::REGISTERS >= 32) {
             while n + 4 <= rows.end {
-                tile::<I, 4, M, CHUNK>(panel, n, &columns);
+                tile::<I, 4, M, CHUNK, BY_BLOCK>(panel, n, columns);
                 n += 4;
+            }
+        } else if M == 2 {
+            while n + 3 <= rows.end {
+                tile::<I, 3, M, CHUNK, BY_BLOCK>(panel, n, columns);
+                n += 3;
             }
         } else {
             while n + 2 <= rows.end {
-                tile::<I, 2, M, CHUNK>(panel, n, &columns);
+                tile::<I, 2, M, CHUNK, BY_BLOCK>(panel, n, columns);
                 n += 2;
             }
         }
         while n < rows.end {
-            tile::<I, 1, M, CHUNK>(panel, n, &columns);
+            tile::<I, 1, M, CHUNK, BY_BLOCK>(panel, n, columns);
             n += 1;
         }
     }
@@ -254,7 +277,7 @@ struct Columns<const M: usize> {
 
 /// `N` weight rows from `n` on, times the columns.
 #[inline(always)]
-unsafe fn tile<I: Isa, const N: usize, const M: usize, const CHUNK: usize>(
+unsafe fn tile<I: Isa, const N: usize, const M: usize, const CHUNK: usize, const BY_BLOCK: bool>(
     panel: &Panel<'_>,
     n: usize,
     columns: &Columns<M>,
@@ -265,10 +288,9 @@ unsafe fn tile<I: Isa, const N: usize, const M: usize, const CHUNK: usize>(
     for j in 1..N {
         rows[j] = rows[j - 1].wrapping_add(panel.stride);
     }
-    let by_block = matches!(panel.scales, Scales::Block { .. });
     let mut factor_rows = [0usize; N];
     for j in 1..N {
-        factor_rows[j] = if by_block { j * TILE_CHUNKS } else { 0 };
+        factor_rows[j] = if BY_BLOCK { j * TILE_CHUNKS } else { 0 };
     }
     let mut buffer = MaybeUninit::<[[[f32; TILE_CHUNKS]; N]; M]>::uninit();
     let mut sums = [[0f32; N]; M];
@@ -292,7 +314,7 @@ unsafe fn tile<I: Isa, const N: usize, const M: usize, const CHUNK: usize>(
                     sums[i][j] -= off[j];
                 }
             }
-            if by_block {
+            if BY_BLOCK {
                 factors[i] = out;
             }
         }

@@ -30,6 +30,8 @@ impl Kernel for Scalar {
 }
 
 impl Isa for Scalar {
+    const REGISTERS: usize = 32;
+
     unsafe fn strip<const M: usize, const CHUNK: usize>(
         panel: &mut Panel<'_>,
         rows: Range<usize>,

@@ -37,6 +37,8 @@ impl Kernel for DotProd {
 }
 
 impl Isa for DotProd {
+    const REGISTERS: usize = 32;
+
     #[inline(never)]
     unsafe fn strip<const M: usize, const CHUNK: usize>(
         panel: &mut Panel<'_>,

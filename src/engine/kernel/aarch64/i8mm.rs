@@ -38,6 +38,8 @@ impl Kernel for I8mm {
 }
 
 impl Isa for I8mm {
+    const REGISTERS: usize = 32;
+
     #[inline(never)]
     unsafe fn strip<const M: usize, const CHUNK: usize>(
         panel: &mut Panel<'_>,
@@ -54,7 +56,7 @@ impl Isa for I8mm {
     ) -> [[f32; N]; M] {
         // SAFETY: the same conditions.
         unsafe {
-            if M == 1 || N % 2 == 1 {
+            if M == 1 || M == 3 || N % 2 == 1 {
                 DotProd::dots::<N, M, CHUNK>(dots)
             } else if dots.low_digits > 0 {
                 pair_dots::<N, M, CHUNK, 2>(dots)

@@ -35,6 +35,8 @@ impl Kernel for Neon {
 }
 
 impl Isa for Neon {
+    const REGISTERS: usize = 32;
+
     #[inline(never)]
     unsafe fn strip<const M: usize, const CHUNK: usize>(
         panel: &mut Panel<'_>,

@@ -46,6 +46,8 @@ impl Kernel for Avx2 {
 }
 
 impl Isa for Avx2 {
+    const REGISTERS: usize = 16;
+
     #[inline(always)]
     unsafe fn block_factors(
         weights: &[f32],

@@ -36,6 +36,8 @@ macro_rules! vnni_kernel {
         }
 
         impl Isa for $kernel {
+            const REGISTERS: usize = 16;
+
             unsafe fn strip<const M: usize, const CHUNK: usize>(
                 panel: &mut Panel<'_>,
                 rows: Range<usize>,
