@@ -17,8 +17,13 @@ pub const TILE_CHUNKS: usize = 64;
 
 /// Some rows of a matrix, as bytes, to be multiplied with some rows of x.
 ///
-/// `out[m * out_stride + n] = sum over c of s[n][c] * xs[m][c] * (dot(w[n][c], x[m][c])
-/// - zero[n][c] * sum(x[m][c]))`, c counting chunks of k.
+/// ```text
+/// out[m * out_stride + n] =
+///     sum over c of s[n][c] * xs[m][c] * (dot(w[n][c], x[m][c]) - zero[n][c] * sum(x[m][c]))
+/// ```
+///
+/// where c counts chunks of k, s and zero are the weights' scales and zero points, xs are the
+/// scales of x.
 pub struct Panel<'a> {
     /// Row `n` at `n * stride`, at least as many bytes as the chunks of x.
     pub weights: &'a [u8],

@@ -1,8 +1,8 @@
 //! The matrix extension (Cortex-A510, A710, Neoverse N2 and V1): `smmla` multiplies eight bytes
 //! of two weight rows with eight bytes of two rows of x, four dot products at once.
 //!
-//! A single row of x gains nothing from it and takes [`DotProd`], which these CPUs have too. An
-//! odd last row of x is paired with itself.
+//! One row of x gains nothing from it, and three lose; they take [`DotProd`], which these CPUs have
+//! too.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
