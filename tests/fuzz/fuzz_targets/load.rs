@@ -26,6 +26,7 @@ const LOADING_THREAD: &str = "moed-load";
 const FILE: &str = "model.onnx";
 
 /// Runs after libfuzzer-sys has set its hook.
+#[expect(clippy::disallowed_methods, reason = "it is how libFuzzer learns of a crash")]
 fn let_load_catch_panics() {
     panic::set_hook(Box::new(|info| {
         if thread::current().name() != Some(LOADING_THREAD) {
