@@ -50,6 +50,7 @@ pub struct Activations {
     rows: usize,
     chunk: usize,
     chunks: usize,
+    /// 1 for 8-bit codes; 2 for 16-bit codes in [`Layout::Bytes`].
     planes: usize,
     layout: Option<Layout>,
     /// Codes from one row (or plane of a row) to the next.
@@ -78,17 +79,6 @@ impl Activations {
     /// How the codes lie; nothing before the first use.
     pub fn layout(&self) -> Option<Layout> {
         self.layout
-    }
-
-    /// 1 for 8-bit codes; 2 for 16-bit codes in [`Layout::Bytes`].
-    pub fn planes(&self) -> usize {
-        self.planes
-    }
-
-    /// Codes of `row` from `chunk` on, for the two layouts of words.
-    pub fn words(&self, row: usize, chunk: usize) -> &[i16] {
-        let start = row * self.stride;
-        &self.words[start + chunk * self.chunk..start + self.chunks * self.chunk]
     }
 
     /// Where the codes of `row` begin, words or bytes; the high digits where there are two.
@@ -123,12 +113,6 @@ impl Activations {
     /// Scales of all rows, `[rows, chunks]`.
     pub fn all_scales(&self) -> &[f32] {
         &self.scales
-    }
-
-    /// Digits of `row` in `plane` (0 is the high one where there are two) from `chunk` on.
-    pub fn bytes(&self, row: usize, plane: usize, chunk: usize) -> &[i8] {
-        let start = (row * self.planes + plane) * self.stride;
-        &self.bytes[start + chunk * self.chunk..start + self.chunks * self.chunk]
     }
 
     pub fn scales(&self, row: usize) -> &[f32] {

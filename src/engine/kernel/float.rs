@@ -11,9 +11,6 @@ pub enum FloatMatrix<'a> {
     F16 { weights: &'a [f16], k: usize },
 }
 
-/// A buffer for a row of weights.
-pub type FloatBuffer = Vec<f32>;
-
 /// Computes columns `features` of `x · Wᵀ` for the rows `columns` of `x` (`[rows, k]`), into
 /// `out[columns.len()][features.len()]`. `row` is a buffer for one row of weights.
 pub fn matmul(
@@ -22,7 +19,7 @@ pub fn matmul(
     x: &[f32],
     columns: &[u32],
     out: &mut [f32],
-    row: &mut FloatBuffer,
+    row: &mut Vec<f32>,
 ) {
     let width = features.len();
     for (n, feature) in features.enumerate() {

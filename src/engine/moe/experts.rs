@@ -9,9 +9,10 @@ use std::ops::Range;
 
 use super::activation::{Function, SwiGlu};
 use super::gate::{self, Weighing};
-use super::projection::{Buffers, Projection, Rows, Weights};
+use super::parts;
+use super::projection::{Buffers, Projection, Rows};
 use crate::engine::kernel::Kernel;
-use crate::engine::kernel::activations::{Activations, ChunkShape, NotFinite, Precision};
+use crate::engine::kernel::activations::{Activations, NotFinite, Precision};
 use crate::engine::kernel::pool::Pool;
 
 /// A parsed layer: `y[t] = sum over chosen e of w[t][e] * (act(x[t] · W1[e]ᵀ + b1[e]) · W2[e]ᵀ +
@@ -103,19 +104,6 @@ struct Part {
 
 /// Rows that are computed at a time; more are done in several passes, so that buffers stay small.
 const ROWS_MAX: usize = 512;
-
-/// Multiply-adds below which a thread is not worth waking (about 10 us of one).
-const PART_WORK_MIN: usize = 1 << 18;
-
-/// In how many parts to split a job of `work` multiply-adds.
-pub(super) fn parts(pool: &Pool, work: usize) -> usize {
-    pool.threads().min(work / PART_WORK_MIN).max(1)
-}
-
-/// Features for each of `parts` threads: whole vectors of the widest kernel.
-pub(super) fn part_width(features: usize, parts: usize) -> usize {
-    features.div_ceil(parts).next_multiple_of(16)
-}
 
 impl Experts {
     /// Weights, scales and zero points of one expert, in bytes.
@@ -209,48 +197,28 @@ impl Experts {
             parts: all,
             ..
         } = workspace;
-        let threads = parts(pool, groups.len() * self.inter * self.hidden * 2);
+        let threads = parts::count(pool, groups.len() * self.inter * self.hidden * 2);
         all.resize_with(all.len().max(threads), Part::default);
         let all = &mut all[..threads];
 
-        let x = self.rows(&self.fc1, x, kernel, quantised)?;
+        let x = self.fc1.rows(x, self.precision, kernel, quantised)?;
         split(all, self.inter);
         pool.each(all, |_, part| self.inner(kernel, part, groups, rows, x, pairs.len()));
 
         gather(all, pairs.len(), self.inter, hidden_floats);
-        let inner =
-            self.rows(&self.fc2, hidden_floats, kernel, hidden).map_err(|NotFinite { row }| {
-                NotFinite { row: pairs.get(row).map_or(0, |pair| pair.row as usize) }
-            })?;
+        let inner = self.fc2.rows(hidden_floats, self.precision, kernel, hidden);
+        let inner = inner.map_err(|NotFinite { row }| NotFinite {
+            row: pairs.get(row).map_or(0, |pair| pair.row as usize),
+        })?;
         split(all, self.hidden);
         let row_count = out.len() / self.hidden;
         pool.each(all, |_, part| {
             self.outer(kernel, part, groups, pairs, numbers, inner, row_count);
         });
         for part in all {
-            let width = part.features.len();
-            if width == 0 {
-                continue;
-            }
-            for (out, sums) in out.chunks_exact_mut(self.hidden).zip(part.out.chunks_exact(width)) {
-                out[part.features.clone()].copy_from_slice(sums);
-            }
+            parts::put(&part.out, part.features.clone(), self.hidden, out);
         }
         Ok(())
-    }
-
-    /// Rows in the form that `projection` wants them in.
-    fn rows<'a>(
-        &self,
-        projection: &Projection,
-        x: &'a [f32],
-        kernel: &dyn Kernel,
-        quantised: &'a mut Activations,
-    ) -> Result<Rows<'a>, NotFinite> {
-        let Weights::Quantised(weights) = &projection.weights else { return Ok(Rows::Float(x)) };
-        let shape = ChunkShape::of_weights(weights.block);
-        quantised.quantise(x, projection.k, shape, self.precision, kernel.layout())?;
-        Ok(Rows::Quantised(quantised))
     }
 
     /// Inner activations of the part's features, for all pairs.
@@ -350,23 +318,20 @@ fn grow(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 
 /// Gives each part its share of `features`.
 fn split(parts: &mut [Part], features: usize) {
-    let width = part_width(features, parts.len());
+    let count = parts.len();
     for (i, part) in parts.iter_mut().enumerate() {
-        part.features = (i * width).min(features)..((i + 1) * width).min(features);
+        part.features = parts::features_of(i, count, features);
     }
 }
 
-/// Puts the parts' columns side by side: `[rows, features]`.
+/// Puts the parts' inner activations side by side: `[rows, features]`.
 fn gather(parts: &mut [Part], rows: usize, features: usize, out: &mut Vec<f32>) {
     if let [part] = parts {
         std::mem::swap(&mut part.inner, out);
         return;
     }
     out.resize(rows * features, 0.0);
-    for part in parts.iter().filter(|part| !part.features.is_empty()) {
-        let width = part.features.len();
-        for (out, columns) in out.chunks_exact_mut(features).zip(part.inner.chunks_exact(width)) {
-            out[part.features.clone()].copy_from_slice(columns);
-        }
+    for part in parts {
+        parts::put(&part.inner, part.features.clone(), features, out);
     }
 }

@@ -14,6 +14,7 @@ pub mod group_router;
 pub mod nbits;
 mod node;
 mod parse;
+mod parts;
 pub mod projection;
 mod tensors;
 

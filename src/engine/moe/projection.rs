@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::tensors::{Floats, Halves};
-use crate::engine::kernel::activations::Activations;
+use crate::engine::kernel::Kernel;
+use crate::engine::kernel::activations::{Activations, ChunkShape, NotFinite, Precision};
 use crate::engine::kernel::float::{self, FloatMatrix};
 use crate::engine::kernel::matmul::{Matrix, blocks, matmul, row_bytes};
-use crate::engine::kernel::{Kernel, float::FloatBuffer};
 use crate::engine::mapping::Bytes;
 
 /// `[experts, n, k]`, k contiguous, with an optional bias `[experts, n]`.
@@ -51,7 +51,7 @@ pub enum Rows<'a> {
 #[derive(Debug, Default)]
 pub struct Buffers {
     expanded: Vec<u8>,
-    row: FloatBuffer,
+    row: Vec<f32>,
 }
 
 impl Projection {
@@ -67,6 +67,21 @@ impl Projection {
                 self.n * row_bytes(weights.bits, self.k, weights.block) + scales * 4 + zeros
             }
         }
+    }
+
+    /// Rows of x in the form that the weights want them in: as they are, or quantised into
+    /// `quantised`.
+    pub fn rows<'a>(
+        &self,
+        x: &'a [f32],
+        precision: Precision,
+        kernel: &dyn Kernel,
+        quantised: &'a mut Activations,
+    ) -> Result<Rows<'a>, NotFinite> {
+        let Weights::Quantised(weights) = &self.weights else { return Ok(Rows::Float(x)) };
+        let shape = ChunkShape::of_weights(weights.block);
+        quantised.quantise(x, self.k, shape, precision, kernel.layout())?;
+        Ok(Rows::Quantised(quantised))
     }
 
     /// Features `features` of `x · Wᵀ + b` of one expert for the rows `columns` of x, into
@@ -101,7 +116,7 @@ impl Projection {
                 let expanded = &mut buffers.expanded;
                 matmul(kernel, &matrix, features.clone(), x, columns, out, expanded);
             }
-            // `Experts` prepares rows by the weights' kind, once for each projection.
+            // `Projection::rows` has prepared them.
             (Weights::F32(_) | Weights::F16(_), Rows::Quantised(_))
             | (Weights::Quantised(_), Rows::Float(_)) => {
                 unreachable!("rows were prepared for the other kind of weights")

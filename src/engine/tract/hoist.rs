@@ -59,9 +59,10 @@ pub fn hoist(
     let (ours, theirs) = users(graph);
     let tensors = take_tensors(graph, &ours, &theirs, externals, place)?;
     let mut operators = Vec::new();
+    let mut layers = 0;
     for node in &mut graph.node {
         let Some(inputs) = run_time_inputs(node) else { continue };
-        let operator = parse(Node { proto: node, tensors: &tensors }, operators.len())
+        let operator = parse(Node { proto: node, tensors: &tensors }, layers)
             .map_err(|cause| operator_error(node, place, cause))?;
         let kept = inputs.iter().filter_map(|&i| node.input.get(i)).filter(|name| !name.is_empty());
         node.input = kept.cloned().collect();
@@ -72,12 +73,13 @@ pub fn hoist(
             ..AttributeProto::default()
         }];
         node.op_type = OPERATOR.to_owned();
+        layers += usize::from(matches!(operator, Operator::Experts { .. }));
         operators.push(operator);
     }
     Ok(operators)
 }
 
-fn parse(node: Node<'_>, index: usize) -> Result<Operator, String> {
+fn parse(node: Node<'_>, layer: usize) -> Result<Operator, String> {
     for (i, role) in [(0, "x"), (1, "router_probs")] {
         let needed = i == 0 || matches!(node.proto.op_type.as_str(), "MoE" | "QMoE");
         if needed && node.input(i).is_none() {
@@ -85,9 +87,7 @@ fn parse(node: Node<'_>, index: usize) -> Result<Operator, String> {
         }
     }
     Ok(match node.proto.op_type.as_str() {
-        "MoE" | "QMoE" => {
-            Operator::Experts { layer: index, experts: Arc::new(parse_experts(node)?) }
-        }
+        "MoE" | "QMoE" => Operator::Experts { layer, experts: Arc::new(parse_experts(node)?) },
         "MatMulNBits" => Operator::MatMulNBits(Arc::new(parse_mat_mul_nbits(node)?)),
         _ => {
             let full_scores = node.proto.output.len() > 1;

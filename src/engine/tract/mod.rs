@@ -26,7 +26,8 @@ use super::{Backend, Dim, LayerInfo, LoadError, LoadOptions, Model, Port, Sessio
 use operators::Operator;
 
 /// Stack of the loading thread: address space, of which only what is used becomes memory.
-const LOAD_STACK_BYTES: usize = 256 << 20;
+const LOAD_STACK_BYTES: usize =
+    if cfg!(target_pointer_width = "32") { 32 << 20 } else { 256 << 20 };
 
 /// Loads ONNX files.
 #[derive(Debug, Default)]
@@ -90,10 +91,9 @@ pub fn load(bundle: &Path, file: &str, options: &LoadOptions) -> Result<TractMod
     let kernel = kernel::active()?;
     let pool = Arc::new(Pool::new(options.threads.max(1)).map_err(LoadError::Threads)?);
     std::thread::scope(|scope| {
-        let stack = if cfg!(target_pointer_width = "32") { 32 << 20 } else { LOAD_STACK_BYTES };
         let loading = std::thread::Builder::new()
             .name("moed-load".to_owned())
-            .stack_size(stack)
+            .stack_size(LOAD_STACK_BYTES)
             .spawn_scoped(scope, || build(bundle, file, bytes, options, kernel, pool))
             .map_err(LoadError::Threads)?;
         loading.join().unwrap_or_else(|panic| {

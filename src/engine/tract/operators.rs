@@ -27,7 +27,7 @@ pub const OPERATOR_INDEX: &str = "index";
 /// A parsed operator, shared by all sessions of a model.
 #[derive(Debug, Clone)]
 pub enum Operator {
-    /// `layer`: its place among all operators, by which a run reports it.
+    /// `layer`: its place among the layers of experts, by which a run reports it.
     Experts {
         layer: usize,
         experts: Arc<Experts>,
@@ -69,17 +69,6 @@ impl Operator {
             Self::MatMulNBits(_) | Self::GroupRouter { .. } => None,
         }
     }
-
-    /// Fills in the place among the layers of experts.
-    pub fn number_layers(operators: &mut [Self]) {
-        let mut next = 0;
-        for operator in operators {
-            if let Self::Experts { layer, .. } = operator {
-                *layer = next;
-                next += 1;
-            }
-        }
-    }
 }
 
 thread_local! {
@@ -87,8 +76,7 @@ thread_local! {
 }
 
 /// Teaches `onnx` the operators, for models that this thread parses.
-pub fn register(onnx: &mut Onnx, mut operators: Vec<Operator>) {
-    Operator::number_layers(&mut operators);
+pub fn register(onnx: &mut Onnx, operators: Vec<Operator>) {
     PARSED.set(operators);
     onnx.op_register.insert(OPERATOR, make);
 }
