@@ -157,6 +157,41 @@ fn experts_that_no_row_chooses_stay_out_of_memory() {
     assert!(grown < 8 << 10, "{grown} KiB of anonymous memory for {model_bytes} bytes of weights");
 }
 
+/// The fixtures are too small to be worth a second thread; these are not.
+#[test]
+fn threads_change_nothing_where_there_is_work_for_them() {
+    const EXPERTS: usize = 4;
+    const ROWS: usize = 9;
+    let floats_of = |width: usize| {
+        let data = (0..ROWS * width).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+        Tensor::new(&[ROWS, width], Data::F32(data)).expect("a tensor")
+    };
+    let (x, router) = (floats_of(big_model::HIDDEN), floats_of(EXPERTS));
+    for dense in [false, true] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let inputs = if dense {
+            big_model::write_dense(dir.path());
+            vec![x.clone()]
+        } else {
+            big_model::write(dir.path(), EXPERTS);
+            vec![x.clone(), router.clone()]
+        };
+        let run = |threads| {
+            let options = LoadOptions { threads, ..LoadOptions::default() };
+            let model = load(dir.path(), "model.onnx", &options).expect("it loads");
+            let mut session = model.session().expect("a session opens");
+            // Twice: the second run finds the buffers of the first.
+            session.run(&inputs, RunOptions::default()).expect("it runs");
+            session.run(&inputs, RunOptions::default()).expect("it runs again")
+        };
+        let alone = run(1);
+        assert!(floats(&alone.outputs[0]).iter().any(|y| *y != 0.0));
+        for threads in [2, 3, 5] {
+            assert_eq!(run(threads), alone, "dense {dense}, {threads} threads");
+        }
+    }
+}
+
 /// Anonymous memory of this process.
 fn anonymous_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("a status");
@@ -194,6 +229,7 @@ mod big_model {
 
     pub const HIDDEN: usize = 512;
     const INTER: usize = 768;
+    const DENSE: usize = 1000;
 
     /// Writes `model.onnx` and `experts.bin`; returns the bytes of the latter.
     pub fn write(dir: &Path, experts: usize) -> u64 {
@@ -204,28 +240,59 @@ mod big_model {
             tensor(&mut weights, "fc2", DataType::Uint8, &[experts, HIDDEN, INTER]),
             tensor(&mut weights, "fc2_scales", DataType::Float, &[experts, HIDDEN]),
         ];
-        let int = |name: &str, i| AttributeProto {
+        let names = ["x", "router", "fc1", "fc1_scales", "", "fc2", "fc2_scales"];
+        let attributes = [("k", 2), ("expert_weight_bits", 8)];
+        let inputs = vec![value("x", HIDDEN), value("router", experts)];
+        save(dir, node("QMoE", &names, &attributes), tensors.to_vec(), inputs, HIDDEN);
+        std::fs::write(dir.join("experts.bin"), &weights).expect("the weights");
+        weights.len() as u64
+    }
+
+    /// Writes a dense layer of the same kind: `HIDDEN` to `DENSE`.
+    pub fn write_dense(dir: &Path) {
+        let mut weights = Vec::new();
+        let tensors = vec![
+            tensor(&mut weights, "b", DataType::Uint8, &[DENSE, HIDDEN / 32, 32]),
+            tensor(&mut weights, "scales", DataType::Float, &[DENSE, HIDDEN / 32]),
+        ];
+        let (k, n) = (HIDDEN as i64, DENSE as i64);
+        let attributes = [("K", k), ("N", n), ("bits", 8), ("block_size", 32)];
+        let node = node("MatMulNBits", &["x", "b", "scales"], &attributes);
+        save(dir, node, tensors, vec![value("x", HIDDEN)], DENSE);
+        std::fs::write(dir.join("experts.bin"), &weights).expect("the weights");
+    }
+
+    fn node(operator: &str, inputs: &[&str], attributes: &[(&str, i64)]) -> NodeProto {
+        let int = |&(name, i): &(&str, i64)| AttributeProto {
             name: name.to_owned(),
             r#type: AttributeType::Int as i32,
             i,
             ..AttributeProto::default()
         };
-        let input = ["x", "router", "fc1", "fc1_scales", "", "fc2", "fc2_scales"];
-        let node = NodeProto {
-            name: "moe".to_owned(),
-            op_type: "QMoE".to_owned(),
+        NodeProto {
+            name: "big".to_owned(),
+            op_type: operator.to_owned(),
             domain: "com.microsoft".to_owned(),
-            input: input.map(str::to_owned).to_vec(),
+            input: inputs.iter().map(|&name| name.to_owned()).collect(),
             output: vec!["y".to_owned()],
-            attribute: vec![int("k", 2), int("expert_weight_bits", 8)],
+            attribute: attributes.iter().map(int).collect(),
             ..NodeProto::default()
-        };
+        }
+    }
+
+    fn save(
+        dir: &Path,
+        node: NodeProto,
+        initializer: Vec<TensorProto>,
+        input: Vec<ValueInfoProto>,
+        width: usize,
+    ) {
         let graph = GraphProto {
             name: "big".to_owned(),
             node: vec![node],
-            initializer: tensors.to_vec(),
-            input: vec![value("x", HIDDEN), value("router", experts)],
-            output: vec![value("y", HIDDEN)],
+            initializer,
+            input,
+            output: vec![value("y", width)],
             ..GraphProto::default()
         };
         let set = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
@@ -236,8 +303,6 @@ mod big_model {
             ..ModelProto::default()
         };
         std::fs::write(dir.join("model.onnx"), model.encode_to_vec()).expect("the model");
-        std::fs::write(dir.join("experts.bin"), &weights).expect("the weights");
-        weights.len() as u64
     }
 
     fn tensor(weights: &mut Vec<u8>, name: &str, kind: DataType, dims: &[usize]) -> TensorProto {
