@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""Exports a trained student as the bundle models/intent: graph, experts, golden answers, manifest.
+
+    bundle.py NAME [--out FOLDER]    NAME: a run of train.py; its allocator from WORK/allocator.pt
+
+Temperature and threshold are chosen on sentences kept out of training, never on evaluation sets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+
+import numpy as np
+import onnxruntime
+import torch
+from torch.nn import functional as F
+
+import graph
+import prepare
+import settings
+import teacher
+import train
+
+VERSION = "1.0.0"
+K_DEFAULT = 2
+FALSE_ACCEPTS = 0.02  # of the out-of-scope sentences kept out, at the chosen threshold
+GOLDEN = [
+    "turn on the kitchen light", "Turn off all the lights upstairs!", "tunr of the bedroom lamp plaese", "set the brightness to 50%",
+    "dim the living room lights to twenty percent", "open the irrigation valve", "close the garage door", "lock the front door",
+    "unlock smart lock", "start the vacuum in the living room", "return rover to base", "vacuum the hallway",
+    "add milk to my shopping list", "Put history homework on personal tasks todo list", "remove eggs from the groceries list",
+    "set the thermostat to 21.5°", "what's the temperature in the office", "is the front door locked", "are any windows open",
+    "set a timer for 10 minutes", "set a pizza timer for one hour and fifteen minutes", "cancel all timers",
+    "add five minutes to the pasta timer", "pause the music", "skip to the next track on the outdoor speakers",
+    "turn the volume down to 30%", "it's too loud", "play some jazz in the dining room", "what's the weather like in London?",
+    "what time is it", "who wrote hamlet", "Tom’s lamp, please", "never mind",
+]  # fmt: skip
+
+
+def load_student(work, name):
+    """The student with its allocator; one that always answers K_DEFAULT if none was trained."""
+    net = teacher.load_encoder(work, name)
+    if not net.config.experts:
+        return net
+    file = work / f"allocator-{name}.pt"
+    if file.exists():
+        net.allocator.load_state_dict(torch.load(file))
+    else:
+        for parameter in net.allocator.parameters():
+            parameter.data.zero_()
+        net.allocator.out.bias.data[K_DEFAULT - 1] = 1
+    return net
+
+
+@torch.no_grad()
+def dev_logits(net, data, budget=1.0):
+    """Intent logits, intents and groups of the sentences kept out."""
+    rows = np.flatnonzero(data.arrays["dev"] & (data.arrays["intent"] >= 0))
+    group = data.arrays["group"][rows]
+    rows = np.concatenate([rows[group == g][:: max(1, (group == g).sum() // 3000)] for g in range(3)])
+    found = []
+    for part in np.array_split(rows, len(rows) // 256):
+        grams, mask, _ = data.batch(part)
+        found.append(net(grams, mask, torch.full((len(part),), K_DEFAULT), allocation(net, budget))[0])
+    return torch.cat(found), torch.from_numpy(data.arrays["intent"][rows].astype(np.int64)), data.arrays["group"][rows]
+
+
+def allocation(net, budget):
+    """The allocator at a budget, as Encoder.forward takes it."""
+    if not net.config.experts:
+        return None
+    return lambda seen: net.allocator(seen, torch.full((len(seen),), budget)).argmax(-1) + 1
+
+
+def calibrate(logits, intents, groups, out):
+    """Temperature of the least loss, then the lowest threshold that lets in at most FALSE_ACCEPTS."""
+    temperatures = np.arange(0.5, 3.01, 0.05)
+    losses = [F.cross_entropy(logits / t, intents).item() for t in temperatures]
+    temperature = float(temperatures[int(np.argmin(losses))])
+    confidence, best = torch.softmax(logits / temperature, -1).max(-1)
+    foreign = torch.from_numpy(groups == 2)
+    for threshold in np.arange(0.3, 0.96, 0.01):
+        accepted = (best != out) & (confidence >= threshold)
+        if accepted[foreign].float().mean() <= FALSE_ACCEPTS:
+            break
+    answer = torch.where(confidence >= threshold, best, out)
+    scores = {n: round(100 * (answer == intents)[torch.from_numpy(groups == g)].float().mean().item(), 2) for g, n in enumerate(("templates", "home", "other"))}
+    return round(temperature, 3), round(float(threshold), 3), scores
+
+
+def session(folder):
+    """The bundle's graph in onnxruntime."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+
+
+def answer(run, ids, budget, temperature, threshold, intents):
+    """(intent, confidence, intent logits, tag numbers, k) of one sentence, as the daemon does it."""
+    feeds = {"ids": np.array(ids, np.int64), "budget": np.array([budget], np.float32)}
+    names = {i.name for i in run.get_inputs()}
+    logits, tags, *k = run.run(None, {n: v for n, v in feeds.items() if n in names})
+    scaled = np.exp((logits - logits.max()) / temperature)
+    best, confidence = int(logits.argmax()), float((scaled / scaled.sum()).max())
+    intent = intents[best] if confidence >= threshold else settings.OUT
+    return intent, confidence, logits, tags.argmax(-1), float(k[0][0]) if k else None
+
+
+def golden(run, temperature, threshold, intents):
+    """golden.json: what the daemon must answer."""
+    found = []
+    for text in GOLDEN:
+        ids = prepare.FEATURES.ids(text)
+        intent, confidence, logits, tags, k = answer(run, ids, 1.0, temperature, threshold, intents)
+        found.append({"text": text, "ids": ids, "budget": 1.0, "intent": intent, "tags": [settings.TAGS[t] for t in tags],
+                      "confidence": round(confidence, 4), "intent_logits": [round(float(x), 4) for x in logits], "k": k})  # fmt: skip
+    return found
+
+
+def manifest(folder, language, net, intents, temperature, threshold):
+    """manifest.toml."""
+    files = [p for p in sorted(folder.iterdir()) if p.name != "manifest.toml"]
+    size = sum(p.stat().st_size for p in files if p.suffix in (".onnx", ".bin"))
+    features = prepare.FEATURES
+    lines = [
+        "format = 1", 'name = "intent"', f'version = "{VERSION}"', 'task = "intent"', 'model = "model.onnx"',
+        'licence = "Apache-2.0 OR MIT (weights; data: CC BY 4.0, CC BY 3.0, CC0; see MODEL_CARD.md)"',
+        'provenance = "Trained by models/recipe on Home Assistant\'s sentence templates, HWU64, CLINC150, SNIPS and paraphrases of our own."',
+        f'language = "{language}"', "", "[k]", "min = 1", f"max = {net.config.k_max}", f"default = {K_DEFAULT}", "",
+        "[memory]", f"resident_bytes = {size}", "",
+    ]  # fmt: skip
+    for path in files:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        lines += ["[[files]]", f'name = "{path.name}"', f"bytes = {path.stat().st_size}", f'sha256 = "{digest}"', ""]
+    lines += [
+        "[intent]", f"words_max = {features.words_max}", f"ngram_min = {features.ngram_min}", f"ngram_max = {features.ngram_max}",
+        f"ngrams_max = {features.ngrams_max}", f"buckets = {features.buckets}", f"intents = {json.dumps(intents)}",
+        f"tags = {json.dumps(settings.TAGS)}", f"temperature = {temperature}", f"threshold = {threshold}",
+    ]  # fmt: skip
+    (folder / "manifest.toml").write_text("\n".join(lines) + "\n")
+
+
+def main():
+    parser = settings.parser(__doc__.splitlines()[0])
+    parser.add_argument("name")
+    parser.add_argument("--out", type=pathlib.Path, default=settings.HERE.parent / "intent")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    data = train.Data(args.work)
+    net = load_student(args.work, args.name)
+    intents = [str(name) for name in data.intents]
+    temperature, threshold, scores = calibrate(*dev_logits(net, data), len(intents) - 1)
+    graph.save(*graph.build(net, prepare.FEATURES.ngrams_max), args.out)
+    answers = golden(session(args.out), temperature, threshold, intents)
+    (args.out / "golden.json").write_text("[\n" + ",\n".join(json.dumps(a) for a in answers) + "\n]\n")
+    (args.out / "MODEL_CARD.md").touch()
+    manifest(args.out, args.language, net, intents, temperature, threshold)
+    print(f"temperature {temperature}, threshold {threshold}, kept out: {scores}")
+    for a in answers:
+        print(f"{a['confidence']:.2f} {a['intent']:28s} {a['text']} {[t for t in a['tags']]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""From tags to slots with Home Assistant's values, against a home's names.
+
+The daemon does this in Rust (src/pipeline); this is the small reference that the evaluation uses
+where it judges the model alone. Spans of a name, an area and a kind of device are read together:
+the names of the home decide where one ends and the next begins.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+import features
+import numerals
+
+NUMBER_WORDS = {word: i for i, word in enumerate(numerals.UNITS)} | {w: 10 * i for i, w in enumerate(numerals.TENS) if i > 1}
+DOMAINS = {
+    "light": "light", "lights": "light", "lighting": "light", "lamp": "light", "lamps": "light", "bulb": "light", "bulbs": "light",
+    "fan": "fan", "fans": "fan", "ventilation": "fan", "switch": "switch", "switches": "switch", "lock": "lock", "locks": "lock",
+    "door": "lock", "doors": "lock", "window": "lock", "windows": "lock", "anyone": "person", "everyone": "person", "who": "person",
+}  # fmt: skip
+CLASSES = {
+    "awning": "awning", "blind": "blind", "curtain": "curtain", "door": "door", "garage door": "garage", "gate": "gate",
+    "shade": "shade", "shutter": "shutter", "window": "window",
+}  # fmt: skip
+STATES = {
+    "on": "on", "off": "off", "open": "open", "opened": "open", "closed": "closed", "shut": "closed", "opening": "opening",
+    "closing": "closing", "shutting": "closing", "locked": "locked", "securely locked": "locked", "unlocked": "unlocked",
+    "occupied": "on", "detected": "on", "triggered": "on", "empty": "off", "clear": "off", "unoccupied": "off",
+}  # fmt: skip
+LEVELS = {"max": 100, "maximum": 100, "highest": 100, "min": 1, "minimum": 1, "lowest": 1, "half": 50}
+KELVIN = {"candle light": 1900, "warm white": 2700, "cold white": 4000, "cool white": 4000, "daylight": 6500, "day light": 6500}
+MEDIA = {"artist": "artist", "album": "album", "track": "track", "song": "track", "playlist": "playlist", "podcast": "podcast",
+         "movie": "movie", "show": "tv_show", "tv show": "tv_show"}  # fmt: skip
+COLORS = "white black red orange yellow green blue purple brown pink turquoise".split()
+UP, DOWN = {"up", "increase", "raise", "louder", "higher"}, {"down", "decrease", "lower", "reduce", "quieter", "softer"}
+NUMBERS = {"temperature", "percentage", "position", "brightness", "volume_level", "volume_step", "hours", "minutes", "seconds",
+           "start_hours", "start_minutes", "start_seconds"}  # fmt: skip
+PLACES = ("name", "area", "floor", "domain", "device_class")
+
+
+def spans(tags):
+    """[(slot, first word, past the last word)] of BIO tags; a stray I- begins a span."""
+    found = []
+    for i, tag in enumerate(tags):
+        if tag == "O":
+            continue
+        slot = tag[2:]
+        if tag[0] == "I" and found and found[-1][0] == slot and found[-1][2] == i:
+            found[-1] = (slot, found[-1][1], i + 1)
+        else:
+            found.append((slot, i, i + 1))
+    return found
+
+
+def number(text: str):
+    """A number in digits or words, or None."""
+    text = text.replace("-", " ").strip()
+    if re.fullmatch(r"\d+([.,]\d+)?", text):
+        value = float(text.replace(",", "."))
+        return int(value) if value == int(value) else value
+    total = part = 0
+    tens = False
+    known = False
+    words = text.split()
+    for i, word in enumerate(words):
+        if word == "point" and known and i + 1 < len(words):
+            rest = number(words[i + 1])
+            return total + part + (rest or 0) / 10
+        if word in ("a", "an"):
+            part, known = part + 1, True
+        elif word == "hundred" and known:
+            part *= 100
+        elif word == "thousand" and known:
+            total, part = total + part * 1000, 0
+        elif word.isdigit():
+            part, known = part + int(word), True
+        else:
+            close = difflib.get_close_matches(word, NUMBER_WORDS, 1, 0.75)
+            if close:
+                part, known = part + NUMBER_WORDS[close[0]], True
+    return total + part if known else None
+
+
+def nearest(text: str, table, cutoff=0.6):
+    """The value of the key nearest to a text, or None."""
+    for form in (text, text.rstrip("s")):
+        if form in table:
+            return table[form]
+    close = difflib.get_close_matches(text, table, 1, cutoff)
+    return table[close[0]] if close else None
+
+
+def similar(a: str, b: str) -> float:
+    """0..1."""
+    return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
+
+
+def best_name(text, names, cutoff=0.7):
+    """The name of the home that a text means, or None. `names`: {spelling: name}."""
+    text = re.sub(r"^(the|my|our) ", "", text)
+    score, name = max(((similar(text, spelling), name) for spelling, name in names.items()), default=(0, None))
+    return name if score >= cutoff else None
+
+
+def spellings(things):
+    """{words of a name or alias: name}."""
+    found = {}
+    for thing in things or []:
+        listed = thing["name"]
+        main = listed.get("in", listed) if isinstance(listed, dict) else listed
+        for spelling in [main, *thing.get("aliases", [])]:
+            found[" ".join(w for w, _, _ in features.words(str(spelling)))] = str(main)
+    return found
+
+
+def slots(text: str, intent: str, tags: list[str], home: dict) -> dict:
+    """{slot: value} of a sentence, given its intent and tags."""
+    words = [w for w, _, _ in features.words(text)]
+    names, areas, floors = (spellings(home.get(k)) for k in ("entities", "areas", "floors"))
+    found, places = {}, []
+    for slot, start, end in spans(tags):
+        part = " ".join(words[start:end])
+        if slot in PLACES:
+            places.append((slot, start, end, part))
+        elif slot == "state":
+            found["state"] = nearest(part, STATES) or part
+        elif slot == "color":
+            found["color"] = nearest(part, {c: c for c in COLORS}) or part
+        elif slot == "media_class":
+            found["media_class"] = nearest(part, MEDIA) or part
+        elif slot == "volume_step":
+            add_step(found, part, words)
+        elif slot in NUMBERS:
+            found[slot] = value(slot, part, found)
+        elif slot in found:
+            found[slot] += " " + part
+        else:
+            found[slot] = part
+    if intent in TIMERS or intent.startswith("HassShoppingList"):
+        names = {}
+    resolve(found, places, names, areas, floors, words)
+    if intent == "HassGetState" and "name" in found:
+        is_sensor = any(str(e.get("name")) == found["name"] and "binary_sensor" in (e.get("domain"), str(e.get("id")).split(".")[0])
+                        for e in home.get("entities") or [])  # fmt: skip
+        if is_sensor:
+            found["state"] = {"open": "on", "closed": "off"}.get(found.get("state"), found.get("state"))
+    return {k: v for k, v in found.items() if v is not None}
+
+
+TIMERS = {f"Hass{verb}Timer" for verb in ("Start", "Cancel", "Increase", "Decrease", "Pause", "Unpause")} | {"HassTimerStatus"}
+
+
+def value(slot, part, found):
+    """The number of a slot."""
+    if part in ("half", "1", "2") and slot in found and slot in ("minutes", "seconds"):
+        return 30  # `1/2` is two words
+    if slot in ("brightness",) and number(part) is None:
+        return nearest(part, LEVELS)
+    if slot == "temperature" and number(part) is None:
+        return nearest(part, KELVIN)
+    if part.startswith("half") or part == "1 2":
+        return 30 if slot in ("minutes", "seconds") else 0.5
+    return number(part)
+
+
+def add_step(found, part, words):
+    """volume_step: a direction, or a signed number of percent."""
+    sign = -1 if DOWN & set(words) or any(difflib.get_close_matches(w, DOWN, 1, 0.8) for w in words) else 1
+    if number(part) is not None:
+        found["volume_step"] = sign * number(part)
+    elif not isinstance(found.get("volume_step"), (int, float)):
+        found["volume_step"] = "down" if sign < 0 else "up"
+
+
+def resolve(found, places, names, areas, floors, words):
+    """Names, areas and floors among the home's own; neighbouring spans may be one name."""
+    used = set()
+    for first in range(len(places)):
+        for last in range(len(places) - 1, first - 1, -1):
+            run = places[first : last + 1]
+            if used & set(range(first, last + 1)) or any(a[2] < b[1] - 1 for a, b in zip(run, run[1:])):
+                continue
+            whole = " ".join(words[run[0][1] : run[-1][2]])
+            has_name = any(slot == "name" for slot, *_ in run)
+            match = best_name(whole, names, 0.75 if has_name else 0.88)
+            if match and not (len(run) > 1 and has_name and best_name(run[-1][3], names, 0.9)):
+                found["name"] = match
+                used |= set(range(first, last + 1))
+    for i, (slot, _, _, part) in enumerate(places):
+        if i in used:
+            continue
+        if slot == "domain":
+            found["domain"] = nearest(part, DOMAINS)
+        elif slot == "device_class":
+            found["device_class"] = nearest(part, CLASSES)
+            found.setdefault("domain", "cover")
+        elif slot == "area":
+            found["area"] = best_name(part, areas) or (None if (other := best_name(part, floors)) else part)
+            if found["area"] is None:
+                found["floor"] = other
+        elif slot == "floor":
+            found["floor"] = best_name(part, floors, 0.6) or part
+        else:
+            found["name"] = best_name(part, names, 0.6) or best_name(part + " light", names, 0.85) or part
