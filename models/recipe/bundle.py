@@ -35,7 +35,7 @@ GOLDEN = [
     "set a timer for 10 minutes", "set a pizza timer for one hour and fifteen minutes", "cancel all timers",
     "add five minutes to the pasta timer", "pause the music", "skip to the next track on the outdoor speakers",
     "turn the volume down to 30%", "it's too loud", "play some jazz in the dining room", "what's the weather like in London?",
-    "what time is it", "who wrote hamlet", "Tom’s lamp, please", "never mind",
+    "what time is it", "who wrote hamlet", "Tom’s lamp, please", "never mind", "mute",
 ]  # fmt: skip
 
 

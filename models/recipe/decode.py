@@ -36,6 +36,8 @@ COLORS = "white black red orange yellow green blue purple brown pink turquoise".
 UP, DOWN = {"up", "increase", "raise", "louder", "higher"}, {"down", "decrease", "lower", "reduce", "quieter", "softer"}
 NUMBERS = {"temperature", "percentage", "position", "brightness", "volume_level", "volume_step", "hours", "minutes", "seconds",
            "start_hours", "start_minutes", "start_seconds"}  # fmt: skip
+ALL = {"all", "every", "each", "any", "some", "which", "many"}
+NAMED, UNNAMED = 0.7, 0.95  # similarity that a run needs, with and without a tag for a name
 PLACES = ("name", "area", "floor", "domain", "device_class")
 
 
@@ -96,11 +98,10 @@ def similar(a: str, b: str) -> float:
     return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
 
 
-def best_name(text, names, cutoff=0.7):
-    """The name of the home that a text means, or None. `names`: {spelling: name}."""
+def best_name(text, names):
+    """(similarity, name) of the name of the home nearest to a text. `names`: {spelling: name}."""
     text = re.sub(r"^(the|my|our) ", "", text)
-    score, name = max(((similar(text, spelling), name) for spelling, name in names.items()), default=(0, None))
-    return name if score >= cutoff else None
+    return max(((similar(text, spelling), name) for spelling, name in names.items()), default=(0, None))
 
 
 def spellings(things):
@@ -137,9 +138,12 @@ def slots(text: str, intent: str, tags: list[str], home: dict) -> dict:
             found[slot] += " " + part
         else:
             found[slot] = part
-    if intent in TIMERS or intent.startswith("HassShoppingList"):
+    timer = intent in TIMERS
+    if timer or intent.startswith("HassShoppingList"):
         names = {}
-    resolve(found, places, names, areas, floors, words)
+    resolve(found, places, names, areas, floors, words, timer)
+    if intent in ("HassTurnOn", "HassTurnOff") and not {"name", "domain"} & set(found):
+        found["domain"] = "light"  # `illuminate the kitchen`
     if intent == "HassGetState" and "name" in found:
         is_sensor = any(str(e.get("name")) == found["name"] and "binary_sensor" in (e.get("domain"), str(e.get("id")).split(".")[0])
                         for e in home.get("entities") or [])  # fmt: skip
@@ -148,6 +152,16 @@ def slots(text: str, intent: str, tags: list[str], home: dict) -> dict:
     return {k: v for k, v in found.items() if v is not None}
 
 
+def adapted(intent: str, name, home: dict) -> str:
+    """The intent for the kind of device that was named: mowers and vacuums are told alike."""
+    domains = {e.get("domain") or str(e.get("id")).split(".")[0] for e in home.get("entities") or [] if str(e["name"]) == name}
+    return ADAPTED.get((intent, next(iter(domains))), intent) if len(domains) == 1 else intent
+
+
+STARTS, RETURNS = ("HassVacuumStart", "HassLawnMowerStartMowing", "HassTurnOn"), ("HassVacuumReturnToBase", "HassLawnMowerDock", "HassTurnOff")
+ADAPTED = {(i, d): to for group, kinds in ((STARTS, {"vacuum": "HassVacuumStart", "lawn_mower": "HassLawnMowerStartMowing"}),
+                                           (RETURNS, {"vacuum": "HassVacuumReturnToBase", "lawn_mower": "HassLawnMowerDock"}))
+           for i in group for d, to in kinds.items()}  # fmt: skip
 TIMERS = {f"Hass{verb}Timer" for verb in ("Start", "Cancel", "Increase", "Decrease", "Pause", "Unpause")} | {"HassTimerStatus"}
 
 
@@ -173,20 +187,32 @@ def add_step(found, part, words):
         found["volume_step"] = "down" if sign < 0 else "up"
 
 
-def resolve(found, places, names, areas, floors, words):
-    """Names, areas and floors among the home's own; neighbouring spans may be one name."""
-    used = set()
+def candidates(places, names, words):
+    """[(similarity, first, past the last, name)]: runs of neighbouring spans and what they may name."""
+    found = []
+    plural = bool(ALL & set(words))
     for first in range(len(places)):
-        for last in range(len(places) - 1, first - 1, -1):
+        for last in range(first, len(places)):
             run = places[first : last + 1]
-            if used & set(range(first, last + 1)) or any(a[2] < b[1] - 1 for a, b in zip(run, run[1:])):
+            if any(a[2] < b[1] - 1 for a, b in zip(run, run[1:])):
+                break
+            kinds = {slot for slot, *_ in run}
+            if "name" not in kinds and (kinds <= {"area", "floor"} or len(run) == 1 or plural):
                 continue
             whole = " ".join(words[run[0][1] : run[-1][2]])
-            has_name = any(slot == "name" for slot, *_ in run)
-            match = best_name(whole, names, 0.75 if has_name else 0.88)
-            if match and not (len(run) > 1 and has_name and best_name(run[-1][3], names, 0.9)):
-                found["name"] = match
-                used |= set(range(first, last + 1))
+            score, name = best_name(whole, names)
+            if score >= (NAMED if "name" in kinds else UNNAMED):
+                found.append((score, first, last + 1, name))
+    return sorted(found, key=lambda c: (-c[0], c[1] - c[2]))
+
+
+def resolve(found, places, names, areas, floors, words, timer):
+    """Names, areas and floors among the home's own; neighbouring spans may be one name."""
+    used: set[int] = set()
+    for _, first, past, name in candidates(places, names, words):
+        if not used & set(range(first, past)) and "name" not in found:
+            found["name"] = name
+            used |= set(range(first, past))
     for i, (slot, _, _, part) in enumerate(places):
         if i in used:
             continue
@@ -195,11 +221,21 @@ def resolve(found, places, names, areas, floors, words):
         elif slot == "device_class":
             found["device_class"] = nearest(part, CLASSES)
             found.setdefault("domain", "cover")
-        elif slot == "area":
-            found["area"] = best_name(part, areas) or (None if (other := best_name(part, floors)) else part)
-            if found["area"] is None:
-                found["floor"] = other
+        elif slot == "area" or (slot == "name" and timer):
+            place(found, slot, part, areas, floors)
         elif slot == "floor":
-            found["floor"] = best_name(part, floors, 0.6) or part
-        else:
-            found["name"] = best_name(part, names, 0.6) or best_name(part + " light", names, 0.85) or part
+            place(found, slot, part, floors, areas)
+        elif "name" not in found:
+            score, name = best_name(part, names)
+            found["name"] = name if score >= 0.6 else part
+
+
+def place(found, slot, part, mine, other):
+    """An area, a floor or a timer's name: as the home calls it, if it does."""
+    kinds = {"area": ("area", "floor"), "floor": ("floor", "area"), "name": ("area", "floor")}[slot]
+    tries = [(*best_name(part, table), kind) for table, kind in zip((mine, other), kinds)]
+    score, name, kind = max(tries, key=lambda t: t[0])
+    if score >= (0.85 if slot == "name" else 0.6):
+        found[kind] = name
+    else:
+        found[slot] = part

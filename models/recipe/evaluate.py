@@ -62,7 +62,8 @@ class Bundle:
         m = self.manifest
         intent, _, _, tags, k = bundle.answer(self.run, ids, self.budget, m["temperature"], m["threshold"], m["intents"])
         self.k.append(k)
-        return intent, decode.slots(text, intent, [m["tags"][t] for t in tags], home or {})
+        slots = decode.slots(text, intent, [m["tags"][t] for t in tags], home or {})
+        return decode.adapted(intent, slots.get("name"), home or {}), slots
 
 
 class Run:
@@ -85,7 +86,8 @@ class Run:
         logits, tags = self.logits(text)
         confidence, best = torch.softmax(logits / self.temperature, -1).max(-1)
         intent = self.intents[best] if confidence >= self.threshold else settings.OUT
-        return intent, decode.slots(text, intent, [settings.TAGS[t] for t in tags.argmax(-1)], home or {})
+        slots = decode.slots(text, intent, [settings.TAGS[t] for t in tags.argmax(-1)], home or {})
+        return decode.adapted(intent, slots.get("name"), home or {}), slots
 
 
 class Ensemble:

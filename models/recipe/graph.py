@@ -82,9 +82,20 @@ def embed(g, net, ids):
     return g.add("ReduceSum", rows, np.array([1]), keepdims=0)
 
 
+def shift(g, layer, x):
+    """Each word and its neighbours, weighted by channel."""
+    nothing = g.const(np.zeros((1, layer.before.shape[0]), np.float32))
+    begin, second, past, last = (g.const(np.array([i])) for i in (0, 1, 2**31 - 1, -1))
+    before = g.add("Concat", nothing, g.add("Slice", x, begin, last, begin), axis=0)
+    after = g.add("Concat", g.add("Slice", x, second, past, begin), nothing, axis=0)
+    x = g.add("Add", x, g.add("Mul", before, layer.before.detach().numpy()))
+    return g.add("Add", x, g.add("Mul", after, layer.after.detach().numpy()))
+
+
 def attention(g, block, x):
     """Self-attention over the words of the sentence, with its norm and residual."""
     heads, width = block.config.heads, block.config.width
+    x = shift(g, block.shift, x)
     qkv = g.linear(g.norm(x, block.norm1), block.qkv)
     qkv = g.add("Transpose", g.add("Reshape", qkv, np.array([-1, 3, heads, width // heads])), perm=[1, 2, 0, 3])
     q, k, v = (g.add("Gather", qkv, np.array(i), axis=0) for i in range(3))

@@ -105,13 +105,26 @@ class Dense(SwiGlu):
         return super().forward(x)
 
 
+class Shift(nn.Module):
+    """x + before * (the word before) + after * (the word after), for each channel."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.before, self.after = nn.Parameter(torch.full((width,), 0.1)), nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, x):
+        """x: [B, L, D]; what stands outside the sentence is 0."""
+        return x + self.before * F.pad(x, (0, 0, 1, 0))[:, :-1] + self.after * F.pad(x, (0, 0, 0, 1))[:, 1:]
+
+
 class Block(nn.Module):
-    """Attention over the sentence, then a mixture or a dense layer; norms before both."""
+    """Neighbours, attention over the sentence, then a mixture or a dense layer; norms before the two."""
 
     def __init__(self, config):
         super().__init__()
         c = self.config = config
         self.norm1, self.norm2 = nn.LayerNorm(c.width), nn.LayerNorm(c.width)
+        self.shift = Shift(c.width)
         self.qkv = nn.Linear(c.width, 3 * c.width)
         self.out = nn.Linear(c.width, c.width)
         self.ffn = Mixture(c) if c.experts else Dense(c.width, c.hidden)
@@ -120,6 +133,7 @@ class Block(nn.Module):
     def attend(self, x, mask):
         """x: [B, L, D]; mask: [B, L], True for words."""
         rows, length, width = x.shape
+        x = self.shift(x) * mask[..., None]
         q, k, v = self.qkv(self.norm1(x)).view(rows, length, 3, self.config.heads, -1).permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
         return x + self.dropout(self.out(y.transpose(1, 2).reshape(rows, length, width)))
@@ -157,7 +171,7 @@ class Encoder(nn.Module):
         words = self.norm0(self.embedding(grams))
         x = torch.zeros(*mask.shape, self.config.width)
         x[mask] = words
-        x = x + self.position[: mask.shape[1]]
+        x = (x + self.position[: mask.shape[1]]) * mask[..., None]
         seen = None
         for block in self.blocks:
             x = block.attend(x, mask)

@@ -40,7 +40,7 @@ class Arrays:
     def __init__(self, intents):
         self.words: dict[str, int] = {}
         self.grams: list[list[int]] = []
-        self.labels: dict[str, int] = {}
+        self.labels = {f"ha:{name}": i for i, name in enumerate(intents)}
         self.intents = {name: i for i, name in enumerate(intents)}
         self.tags = {tag: i for i, tag in enumerate(settings.TAGS)}
         self.rows: list[tuple] = []

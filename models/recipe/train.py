@@ -22,7 +22,7 @@ from tqdm import tqdm
 import model
 import settings
 
-BATCH = 256
+BATCH = 192
 SHARES = [0.5, 0.22, 0.28]  # of a batch: templates, home commands, everything else
 RATE, WARM, DECAY = 2e-3, 100, 0.01
 LABEL_WEIGHT, TEACHER_WEIGHT, TEACHER_TEMPERATURE = 0.3, 1.0, 2.0
@@ -141,7 +141,7 @@ def main():
     name = args.save_as or args.name
     data = Data(args.work)
     net = model.Encoder(data.config(args.name))
-    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY, betas=(0.9, 0.98), fused=True)
     teacher = Teacher(args.work / args.teacher, int(data.arrays["base"].max()) + 1) if args.teacher else None
     file, log = args.work / f"{name}.pt", (args.work / f"{name}.log").open("a")
     start, spent = 0, 0.0
