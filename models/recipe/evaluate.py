@@ -94,7 +94,7 @@ class Ensemble:
     """The teacher: MiniLM and the character-aware encoder. It has no tags of its own."""
 
     def __init__(self, work, data):
-        self.big, self.small = teacher.load_minilm(work, data), teacher.load_encoder(work, "characters")
+        self.big, self.small = teacher.load_minilm(work, data), teacher.load_encoder(work, teacher.CHARACTERS)
         self.intents = [str(i) for i in data.intents]
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The student, the character-aware teacher and the dense baselines: one encoder, other numbers.
+"""The student, its control and the dense baselines: one encoder, other numbers.
 
 Formulas of the mixture: DeepSeek-V3 (arXiv 2412.19437), equations 12 to 16: sigmoid affinities,
 a bias that serves selection only, weights normalised over the selected experts, one shared expert;

