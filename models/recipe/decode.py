@@ -119,29 +119,35 @@ def slots(text: str, intent: str, tags: list[str], home: dict) -> dict:
     """{slot: value} of a sentence, given its intent and tags."""
     words = [w for w, _, _ in features.words(text)]
     names, areas, floors = (spellings(home.get(k)) for k in ("entities", "areas", "floors"))
-    found, places = {}, []
+    found, places, taken = {}, [], set()
+    timer = intent in TIMERS
+    if timer or intent.startswith("HassShoppingList"):
+        names = {}
     for slot, start, end in spans(tags):
         part = " ".join(words[start:end])
+        if slot in ("item", "message", "search_query", "conversation_command"):
+            taken |= set(range(start, end))
         if slot in PLACES:
             places.append((slot, start, end, part))
         elif slot == "state":
-            found["state"] = nearest(part, STATES) or part
+            found.setdefault("state", nearest(part, STATES) or part)
         elif slot == "color":
             found["color"] = nearest(part, {c: c for c in COLORS}) or part
         elif slot == "media_class":
             found["media_class"] = nearest(part, MEDIA) or part
-        elif slot == "volume_step":
-            add_step(found, part, words)
+        elif slot in NUMBERS and timer:
+            add_duration(found, slot, part, words, start, end, intent)
         elif slot in NUMBERS:
-            found[slot] = value(slot, part, found)
+            add_number(found, slot, part, words, intent)
         elif slot in found:
             found[slot] += " " + part
         else:
             found[slot] = part
-    timer = intent in TIMERS
-    if timer or intent.startswith("HassShoppingList"):
-        names = {}
-    resolve(found, places, names, areas, floors, words, timer)
+    if intent == "HassSetVolumeRelative" and "volume_step" not in found:
+        found["volume_step"] = "down" if falls(words) else "up"
+    if found.get("state") not in ("locked", "unlocked"):
+        places = [("device_class" if slot == "domain" and part in CLOSABLE else slot, a, b, part) for slot, a, b, part in places]
+    resolve(found, places, names, areas, floors, words, timer, taken)
     if intent in ("HassTurnOn", "HassTurnOff") and not {"name", "domain"} & set(found):
         found["domain"] = "light"  # `illuminate the kitchen`
     if intent == "HassGetState" and "name" in found:
@@ -165,26 +171,50 @@ ADAPTED = {(i, d): to for group, kinds in ((STARTS, {"vacuum": "HassVacuumStart"
 TIMERS = {f"Hass{verb}Timer" for verb in ("Start", "Cancel", "Increase", "Decrease", "Pause", "Unpause")} | {"HassTimerStatus"}
 
 
-def value(slot, part, found):
-    """The number of a slot."""
-    if part in ("half", "1", "2") and slot in found and slot in ("minutes", "seconds"):
-        return 30  # `1/2` is two words
-    if slot in ("brightness",) and number(part) is None:
-        return nearest(part, LEVELS)
-    if slot == "temperature" and number(part) is None:
-        return nearest(part, KELVIN)
-    if part.startswith("half") or part == "1 2":
-        return 30 if slot in ("minutes", "seconds") else 0.5
-    return number(part)
+def add_duration(found, slot, part, words, start, end, intent):
+    """Hours, minutes and seconds of the change, or (start_) of the timer; the next words say the unit."""
+    rest = words[end:]
+    change = intent in ("HassIncreaseTimer", "HassDecreaseTimer")
+    named = change and ("timer" in rest[1:2] or words[max(0, start - 2) : start] == ["timer", "for"])
+    prefix = "start_" if slot.startswith("start_") or named or not (change or intent == "HassStartTimer") else ""
+    units = {"hour": "hours", "hours": "hours", "minute": "minutes", "minutes": "minutes", "min": "minutes", "second": "seconds", "seconds": "seconds", "sec": "seconds"}
+    unit = next((u for w in rest[:4] if (u := nearest(w, units, 0.7))), slot.removeprefix("start_"))
+    if part.startswith("half") or (part in ("1 2", "2") and prefix + unit in found):
+        smaller = {"hours": "minutes", "minutes": "seconds"}
+        found[prefix + smaller.get(unit, unit)] = 30
+        return
+    if (many := number(part)) is not None:
+        found.setdefault(prefix + unit, many)
 
 
-def add_step(found, part, words):
-    """volume_step: a direction, or a signed number of percent."""
-    sign = -1 if DOWN & set(words) or any(difflib.get_close_matches(w, DOWN, 1, 0.8) for w in words) else 1
-    if number(part) is not None:
-        found["volume_step"] = sign * number(part)
-    elif not isinstance(found.get("volume_step"), (int, float)):
-        found["volume_step"] = "down" if sign < 0 else "up"
+def add_number(found, slot, part, words, intent):
+    """A number; the intent says what of, whatever its tag."""
+    slot = NUMBER_OF.get(intent, slot)
+    many = None if intent == "HassLightSet" and nearest(part, KELVIN, 0.8) else number(part)
+    if slot == "brightness" and many is not None and many >= 1000:
+        slot = "temperature"  # kelvin
+    if many is None and intent == "HassLightSet":
+        level, kelvin = nearest(part, LEVELS), nearest(part, KELVIN)
+        slot, many = ("temperature", kelvin) if kelvin else ("brightness", level)
+    elif many is None and slot == "volume_step":
+        many = "down" if falls(words) else "up"
+    elif slot == "volume_step" and falls(words):
+        many = -many
+    if many is not None and not (slot in found and isinstance(many, str)):
+        found[slot] = many
+
+
+def falls(words) -> bool:
+    """Whether a sentence about volume asks for less."""
+    quieter = DOWN | {"loud", "noisy"} - {"louder"}
+    return any(w in quieter or (len(w) > 3 and difflib.get_close_matches(w, DOWN, 1, 0.8)) for w in words)
+
+
+CLOSABLE = {"window", "windows", "door", "doors", "gate", "gates", "shutter", "shutters"}
+NUMBER_OF = {
+    "HassLightSet": "brightness", "HassSetPosition": "position", "HassSetVolume": "volume_level",
+    "HassSetVolumeRelative": "volume_step", "HassClimateSetTemperature": "temperature", "HassFanSetSpeed": "percentage",
+}  # fmt: skip
 
 
 def candidates(places, names, words):
@@ -206,13 +236,32 @@ def candidates(places, names, words):
     return sorted(found, key=lambda c: (-c[0], c[1] - c[2]))
 
 
-def resolve(found, places, names, areas, floors, words, timer):
+def spoken(words, names, taken):
+    """The longest name of the home that stands in the sentence, tagged or not: (name, first, past) or None.
+
+    `taken`: words of free text, such as an item of a list."""
+    best = None
+    for spelling, name in names.items():
+        size = len(spelling.split())
+        for first in range(len(words) - size + 1):
+            part = words[first : first + size]
+            if taken & set(range(first, first + size)) or (size == 1 and part[0] in DOMAINS | CLASSES):
+                continue
+            if similar(" ".join(part), spelling) >= (0.9 if size > 1 else 1.0) and (best is None or size > best[2] - best[1]):
+                best = (name, first, first + size)
+    return best
+
+
+def resolve(found, places, names, areas, floors, words, timer, taken):
     """Names, areas and floors among the home's own; neighbouring spans may be one name."""
     used: set[int] = set()
     for _, first, past, name in candidates(places, names, words):
         if not used & set(range(first, past)) and "name" not in found:
             found["name"] = name
             used |= set(range(first, past))
+    if "name" not in found and not ALL & set(words) and (heard := spoken(words, names, taken)):
+        found["name"] = heard[0]
+        used |= {i for i, (_, a, b, _) in enumerate(places) if a < heard[2] and b > heard[1]}
     for i, (slot, _, _, part) in enumerate(places):
         if i in used:
             continue
