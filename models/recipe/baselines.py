@@ -97,7 +97,7 @@ class Gazetteer:
 class Svm:
     """TF-IDF of words and characters, and a linear SVM, trained on the same sentences as the student."""
 
-    def __init__(self, data, texts, limit=60_000):
+    def __init__(self, data, texts, limit=30_000):
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.pipeline import make_pipeline, make_union
         from sklearn.svm import LinearSVC

@@ -56,7 +56,7 @@ def load_student(work, name):
 
 @torch.no_grad()
 def dev_logits(net, data, budget=1.0):
-    """Intent logits, intents and groups of the sentences kept out."""
+    """Intent logits, intents, groups and corpora of the sentences kept out."""
     rows = np.flatnonzero(data.arrays["dev"] & (data.arrays["intent"] >= 0))
     group = data.arrays["group"][rows]
     rows = np.concatenate([rows[group == g][:: max(1, (group == g).sum() // 3000)] for g in range(3)])
@@ -64,7 +64,8 @@ def dev_logits(net, data, budget=1.0):
     for part in np.array_split(rows, len(rows) // 256):
         grams, mask, _ = data.batch(part)
         found.append(net(grams, mask, torch.full((len(part),), K_DEFAULT), allocation(net, budget))[0])
-    return torch.cat(found), torch.from_numpy(data.arrays["intent"][rows].astype(np.int64)), data.arrays["group"][rows]
+    corpus = np.array([str(label).split(":")[0] for label in data.labels])[data.arrays["label"][rows]]
+    return torch.cat(found), torch.from_numpy(data.arrays["intent"][rows].astype(np.int64)), data.arrays["group"][rows], corpus
 
 
 def allocation(net, budget):
@@ -74,16 +75,16 @@ def allocation(net, budget):
     return lambda seen: net.allocator(seen, torch.full((len(seen),), budget)).argmax(-1) + 1
 
 
-def calibrate(logits, intents, groups, out):
-    """Temperature of the least loss, then the lowest threshold that lets in at most FALSE_ACCEPTS."""
+def calibrate(logits, intents, groups, corpus, out):
+    """Temperature of the least loss, then the lowest threshold that lets in at most FALSE_ACCEPTS of any corpus."""
     temperatures = np.arange(0.5, 3.01, 0.05)
     losses = [F.cross_entropy(logits / t, intents).item() for t in temperatures]
     temperature = float(temperatures[int(np.argmin(losses))])
     confidence, best = torch.softmax(logits / temperature, -1).max(-1)
-    foreign = torch.from_numpy(groups == 2)
+    foreign = [torch.from_numpy((groups == 2) & (corpus == name)) for name in ("hwu", "clinc")]
     for threshold in np.arange(0.3, 0.96, 0.01):
         accepted = (best != out) & (confidence >= threshold)
-        if accepted[foreign].float().mean() <= FALSE_ACCEPTS:
+        if max(accepted[part].float().mean() for part in foreign) <= FALSE_ACCEPTS:
             break
     answer = torch.where(confidence >= threshold, best, out)
     scores = {n: round(100 * (answer == intents)[torch.from_numpy(groups == g)].float().mean().item(), 2) for g, n in enumerate(("templates", "home", "other"))}
