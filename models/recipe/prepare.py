@@ -29,6 +29,7 @@ import sampler
 import settings
 
 TEMPLATES = 240_000
+FOREIGN = 24_000  # sentences of foreign.yaml
 SHARE_CLEAN = 0.4
 COPIES = {1: 12, 2: 3}  # noisy copies of a public sentence, by group
 FEATURES = features.Features(words_max=settings.WORDS)
@@ -154,6 +155,13 @@ def main():
     if args.language == "en":
         for sentence in tqdm(corpora.training(args.data), desc="corpora", mininterval=5):
             add_public(arrays, sentence, noisy, source, banned, rng)
+    stranger = sampler.Foreign(args.language, rng)
+    for i in range(FOREIGN):
+        words = [[w, "O"] for w, _, _ in features.words(stranger.sample())]
+        base = arrays.base(" ".join(w for w, _ in words))
+        noise_too = rng.random() > SHARE_CLEAN
+        if arrays.texts[base] not in banned:
+            arrays.add(noisy.any(words) if noise_too else words, settings.OUT, f"ha:{settings.OUT}", base, 2, i % 80 == 0, noise_too)
     arrays.save(args.work / "data.npz", intents)
     (args.work / "texts.json").write_text(json.dumps(arrays.texts))
     print(f"{len(arrays.rows)} examples, {len(arrays.words)} words, {len(intents)} intents, {len(arrays.labels)} labels")

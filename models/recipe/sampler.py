@@ -138,6 +138,29 @@ class Sampler:
         return "".join(part for part, _ in self.walk(parse_sentence(text).expression, block)).strip()
 
 
+class Foreign:
+    """Draws sentences that ask for nothing a home does: LANGUAGE/foreign.yaml."""
+
+    def __init__(self, language: str, rng: random.Random):
+        content = yaml.safe_load((HERE / language / "foreign.yaml").read_text())
+        self.templates = [parse_sentence(text).expression for text in content["sentences"]]
+        self.lists, self.rng = content["lists"], rng
+
+    def sample(self) -> str:
+        """One sentence."""
+        return " ".join(self.walk(self.rng.choice(self.templates)).split())
+
+    def walk(self, node) -> str:
+        """The text of a random path through an expression."""
+        if isinstance(node, TextChunk):
+            return node.original_text
+        if isinstance(node, ListReference):
+            return str(self.rng.choice(self.lists[node.list_name]))
+        if isinstance(node, Alternative):
+            return self.walk(self.rng.choice(node.items))
+        return "".join(self.walk(item) for item in node.items)
+
+
 def mark_domain(chunks, domain):
     """Splits the words that say the domain out of the text between slots."""
     words = DOMAIN_WORDS.get(domain)
