@@ -23,6 +23,23 @@ class Case:
     expect: dict | None = None  # assist-mini: expected state changes
 
 
+# The home of sentences that come without one, for those who need its names.
+USUAL = {
+    "floors": [{"name": name} for name in ("Upstairs", "Downstairs", "First Floor")],
+    "areas": [{"name": name} for name in ("Kitchen", "Living Room", "Bedroom", "Bathroom", "Dining Room", "Hallway", "Office", "Garage", "Garden", "House", "Room")],
+    "entities": [
+        {"name": name, "domain": domain, "area": area}
+        for name, domain, area in (
+            ("Light", "light", "Living Room"), ("Lamp", "light", "Bedroom"), ("Kitchen Light", "light", "Kitchen"), ("Plug", "switch", "Office"),
+            ("Socket", "switch", "Kitchen"), ("Wemo", "switch", "Living Room"), ("Coffee Machine", "switch", "Kitchen"), ("Fan", "fan", "Bedroom"),
+            ("Vacuum", "vacuum", "Living Room"), ("Vacuum Cleaner", "vacuum", "Hallway"), ("Roomba", "vacuum", "Living Room"),
+            ("TV", "media_player", "Living Room"), ("Speaker", "media_player", "Living Room"), ("To Do", "todo", None), ("Shopping", "todo", None),
+            ("Home", "weather", None), ("Thermostat", "climate", "Living Room"),
+        )
+    ],
+}  # fmt: skip
+
+
 def plain(text: str) -> str:
     """The words of a text, for comparisons."""
     return " ".join(w for w, _, _ in features.words(text))
@@ -58,9 +75,9 @@ def split(pairs) -> tuple[list[Case], list[Case]]:
     home, out = [], []
     for text, label in pairs:
         if label in corpora.HWU:
-            home.append(Case(text, corpora.alike(corpora.hwu_intent(label, text))))
+            home.append(Case(text, corpora.alike(corpora.hwu_intent(label, text)), home=USUAL))
         elif corpora.hwu_intent(label, text) == corpora.OUT:
-            out.append(Case(text, {corpora.OUT}))
+            out.append(Case(text, {corpora.OUT}, home=USUAL))
     return home, out
 
 
@@ -82,7 +99,7 @@ def slurp_devel(data: pathlib.Path) -> tuple[list[Case], list[Case]]:
 def clinc_out(data: pathlib.Path) -> list[Case]:
     """CLINC150's out-of-scope test sentences."""
     parts = json.loads((data / "intent/clinc150/data_oos_plus.json").read_text())
-    return [Case(text, {corpora.OUT}) for text, _ in parts["oos_test"]]
+    return [Case(text, {corpora.OUT}, home=USUAL) for text, _ in parts["oos_test"]]
 
 
 def assist_mini(data: pathlib.Path) -> list[Case]:
