@@ -6,4 +6,6 @@
 pub mod cli;
 pub mod engine;
 pub mod infer;
+pub mod metrics;
+pub mod scheduler;
 pub mod tensor;

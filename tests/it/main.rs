@@ -16,5 +16,6 @@ mod kernels;
 mod left_out;
 mod loading;
 mod operators;
+mod scheduler;
 mod sim;
 mod support;

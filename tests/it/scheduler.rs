@@ -1,0 +1,3 @@
+//! The scheduler: the queue alone, and with workers behind it.
+
+mod queue;
