@@ -134,7 +134,8 @@ impl Metrics {
         let mut registry = Registry::with_prefix("moed");
         let families = Families::new();
         families.register(&mut registry);
-        let build = vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("kernel", kernel.to_owned())];
+        let build =
+            vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("kernel", kernel.to_owned())];
         registry.register("build", "What is running", Info::new(build));
         let models = Models::default();
         registry.register_collector(Box::new(experts::ExpertLoads(Arc::clone(&models))));

@@ -26,7 +26,12 @@ impl Collector for Process {
             let help = "Memory of the process that is resident, mapped weights included";
             let gauge = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
             let bytes = Some(&Unit::Bytes);
-            gauge.encode(encoder.encode_descriptor("resident", help, bytes, MetricType::Gauge)?)?;
+            gauge.encode(encoder.encode_descriptor(
+                "resident",
+                help,
+                bytes,
+                MetricType::Gauge,
+            )?)?;
         }
         let (help, seconds) = ("Since start", Some(&Unit::Seconds));
         let uptime = ConstGauge::new(self.started.elapsed().as_secs_f64());

@@ -6,10 +6,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::bundle::KRange;
+use crate::bundle::{KRange, graph};
 use crate::engine::{LayerInfo, LoadError, Model, RunOptions, RunReport, Session, Signature};
 use crate::infer::{ModelInfo, NamedTensor, Output, RequestOptions, RunError};
-use crate::pipeline::{BUDGET, Kept, Pipeline, Prepared};
+use crate::pipeline::{BUDGET, Kept, Pipeline, Prepared, Task};
 use crate::tensor::Tensor;
 
 /// A version that is loaded.
@@ -40,6 +40,26 @@ impl Version {
             k,
             warm: Mutex::default(),
         }
+    }
+
+    /// A model of task `tensor` without a bundle: what clients see is what the graph has.
+    ///
+    /// # Errors
+    /// If the graph can't be used as it is.
+    pub fn plain(name: &str, model: Box<dyn Model>) -> Result<Self, String> {
+        let pipeline = Pipeline::new(&Task::Tensor, &graph(model.signature()), None)?;
+        let k_max = model.layers().iter().map(|layer| layer.k).max();
+        let info = ModelInfo {
+            name: name.to_owned(),
+            version: "0.0.0".to_owned(),
+            versions: vec!["0.0.0".to_owned()],
+            task: Task::Tensor.word().to_owned(),
+            inputs: pipeline.signature().inputs.clone(),
+            outputs: pipeline.signature().outputs.clone(),
+            k: k_max.map(|k_max| (1, k_max)),
+            resident_bytes: 0,
+        };
+        Ok(Self::new(info, model, pipeline, None))
     }
 
     pub fn name(&self) -> &Arc<str> {

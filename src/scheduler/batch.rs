@@ -16,10 +16,11 @@ pub fn is_batchable(signature: &Signature) -> bool {
     let Some(batch) = signature.inputs.first().and_then(first) else { return false };
     let word = batch.to_ascii_lowercase();
     let is_batch = word == "n" || word.contains("batch");
-    is_batch && signature.inputs.iter().chain(&signature.outputs).all(|port| {
-        let open = port.dims.iter().skip(1).all(|dim| *dim != Dim::Named(batch.clone()));
-        first(port).as_ref() == Some(&batch) && open
-    })
+    is_batch
+        && signature.inputs.iter().chain(&signature.outputs).all(|port| {
+            let open = port.dims.iter().skip(1).all(|dim| *dim != Dim::Named(batch.clone()));
+            first(port).as_ref() == Some(&batch) && open
+        })
 }
 
 /// Rows of a request's inputs.
@@ -53,9 +54,9 @@ pub fn split(outputs: &[Tensor], rows: &[usize]) -> Option<Vec<Vec<Tensor>>> {
     }
     let mut start = 0;
     let each = rows.iter().map(|&count| {
-        let parts = outputs.iter().map(|output| part(output, total, start, count));
+        let from = start;
         start += count;
-        parts.collect()
+        outputs.iter().map(|output| part(output, total, from, count)).collect()
     });
     each.collect()
 }

@@ -177,7 +177,8 @@ pub fn not_found<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -
 
 /// A sender's text, made harmless for a journal and for a terminal.
 pub fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).flat_map(char::escape_debug).collect();
+    let mut shown: String =
+        text.chars().take(SHOWN_CHARS_MAX).flat_map(char::escape_debug).collect();
     if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
         shown.push('…');
     }

@@ -171,9 +171,9 @@ impl<T> Queue<T> {
 
     /// Notes what one request took a worker.
     pub fn note_service(&mut self, took: Duration) {
-        let mean = self.service.map_or(took, |mean| {
-            mean.mul_f64(1.0 - SERVICE_SHARE) + took.mul_f64(SERVICE_SHARE)
-        });
+        let mean = self
+            .service
+            .map_or(took, |mean| mean.mul_f64(1.0 - SERVICE_SHARE) + took.mul_f64(SERVICE_SHARE));
         self.service = Some(mean);
     }
 

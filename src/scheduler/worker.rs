@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use super::station::{Job, Station, Turn, check};
 use super::{batch, shown};
-use crate::engine::RunReport;
-use crate::infer::{Answer, Code, Cost, InferError, Priority, RunError};
+use crate::engine::LayerReport;
+use crate::infer::{Answer, Code, Cost, InferError, RunError};
 use crate::metrics::Observation;
 use crate::repository::version::{Computed, Ready, Runner, Version};
 
@@ -70,137 +70,98 @@ impl Worker<'_> {
         if let Err(error) = check(&job.request, &version) {
             return self.station.refuse(job, error);
         }
-        let runner = match self.runner.take() {
-            Some(runner) => Ok(runner),
-            None => version.runner(),
-        };
-        let runner = match runner {
-            Ok(runner) => runner,
-            Err(error) => {
-                let text = "model: it can't be run right now; try again later";
-                let error = InferError::new(Code::Unavailable, text).with_journal(error.to_string());
-                return self.fail(job, error);
-            }
-        };
-        let jobs = self.gather(job, &runner);
-        match jobs {
-            Ok(job) => self.serve_one(job, runner),
-            Err(jobs) => self.serve_batch(jobs, runner),
-        }
-    }
-
-    /// The one request, or, as an "error", those that may be computed with it.
-    fn gather(&self, job: Job, runner: &Runner) -> Result<Job, Vec<Job>> {
         let rows_max = self.station.options().batch_rows_max;
-        if rows_max <= 1 || !batch::is_batchable(runner.version().graph()) {
-            return Ok(job);
+        let mut others = Vec::new();
+        if rows_max > 1 && batch::is_batchable(version.graph()) {
+            self.gather(&job, rows_max, &mut others);
         }
-        let rows = |job: &Job| {
-            let inputs = &job.request.inputs;
-            inputs.first().and_then(|input| input.tensor.shape().dims().first()).copied()
-        };
-        let (k, mut total) = (job.request.options.k, rows(&job).unwrap_or(rows_max));
-        let mut jobs = vec![job];
-        while let Some(next) = self.station.next_if(|job| {
-            job.request.options.k == k && total + rows(job).unwrap_or(rows_max) <= rows_max
-        }) {
-            total += rows(&next).unwrap_or(0);
-            jobs.push(next);
+        if others.is_empty() {
+            self.serve_one(&version, job);
+        } else {
+            others.insert(0, job);
+            self.serve_batch(&version, others);
         }
-        if jobs.len() == 1 { jobs.pop().map_or(Err(jobs), Ok) } else { Err(jobs) }
     }
 
-    fn serve_one(&mut self, mut job: Job, mut runner: Runner) {
+    /// A session to run: the one that it has, or a new one.
+    fn open(&mut self, version: &Arc<Version>) -> Result<Runner, InferError> {
+        self.runner.take().map_or_else(|| version.runner(), Ok).map_err(|error| {
+            let text = "model: it can't be run right now; try again later";
+            InferError::new(Code::Unavailable, text).with_journal(error.to_string())
+        })
+    }
+
+    fn serve_one(&mut self, version: &Arc<Version>, mut job: Job) {
+        let mut runner = match self.open(version) {
+            Ok(runner) => runner,
+            Err(error) => return self.fail(job, error),
+        };
         let started = Instant::now();
         let inputs = std::mem::take(&mut job.request.inputs);
         let options = &job.request.options;
         let run = catch_unwind(AssertUnwindSafe(|| runner.run(inputs, options)));
-        match run.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))) {
+        match self.keep(runner, run) {
             Ok(computed) => {
                 let metrics = self.station.metrics();
                 metrics.note_run(1, computed.compute_infer, &computed.report);
-                self.answer(job, runner.version(), started, computed);
-                self.runner = Some(runner);
+                self.answer(job, version, started, computed);
             }
-            Err(error) => {
-                if let RunError::Panicked { journal } = &error {
-                    self.station.note_panic(journal);
-                } else {
-                    self.runner = Some(runner);
-                }
-                self.fail(job, error.into());
-            }
+            Err(error) => self.fail(job, error.into()),
         }
     }
 
-    fn serve_batch(&mut self, jobs: Vec<Job>, mut runner: Runner) {
-        let started = Instant::now();
-        let mut ready: Vec<(Job, Ready)> = Vec::with_capacity(jobs.len());
-        let mut alone = Vec::new();
-        for mut job in jobs {
-            let inputs = job.request.inputs.clone();
-            match runner.prepare(inputs, &job.request.options) {
-                Ok(prepared)
-                    if ready.first().is_none_or(|(_, first)| {
-                        batch::fit(&first.inputs, &prepared.inputs) && first.k == prepared.k
-                    }) =>
-                {
-                    job.request.inputs.clear();
-                    ready.push((job, prepared));
-                }
-                Ok(_) | Err(_) => alone.push(job),
-            }
-        }
-        let run = catch_unwind(AssertUnwindSafe(|| run_batch(&mut runner, &ready)));
-        match run.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))) {
-            Ok((parts, report, infer)) => {
-                self.station.metrics().note_run(ready.len(), infer, &report);
-                for ((job, ready), outputs) in ready.into_iter().zip(parts) {
-                    let finished = runner.finish(&ready, outputs, &job.request.options);
-                    match finished {
-                        Ok((outputs, compute_output)) => {
-                            let computed = Computed {
-                                outputs,
-                                report: report.clone(),
-                                compute_input: ready.took(),
-                                compute_infer: infer,
-                                compute_output,
-                            };
-                            self.answer(job, runner.version(), started, computed);
-                        }
-                        Err(error) => self.fail(job, error.into()),
-                    }
-                }
-                self.runner = Some(runner);
-            }
-            Err(error) => {
-                if let RunError::Panicked { journal } = &error {
-                    self.station.note_panic(journal);
-                } else {
-                    self.runner = Some(runner);
-                }
-                for (job, _) in ready {
-                    self.fail(job, error.clone().into());
-                }
-            }
-        }
-        alone.into_iter().for_each(|job| self.serve_alone(job));
-    }
-
-    /// For those that did not fit their batch: as if there had been none.
-    fn serve_alone(&mut self, job: Job) {
-        let Some(version) = self.version.clone() else {
-            return self.station.refuse(job, self.station.unavailable());
+    /// Takes from the queue what may be computed together with `job`.
+    fn gather(&self, job: &Job, rows_max: usize, others: &mut Vec<Job>) {
+        let rows = |job: &Job| {
+            let first = job.request.inputs.first();
+            first.and_then(|input| input.tensor.shape().dims().first()).copied().unwrap_or(rows_max)
         };
-        let opened = self.runner.take().map_or_else(|| version.runner(), Ok);
-        match opened {
-            Ok(runner) => self.serve_one(job, runner),
+        let (k, mut total) = (job.request.options.k, rows(job));
+        let fits =
+            |other: &Job, total| other.request.options.k == k && total + rows(other) <= rows_max;
+        while let Some(next) = self.station.next_if(|other| fits(other, total)) {
+            total += rows(&next);
+            others.push(next);
+        }
+    }
+
+    /// Computes in one run those of `jobs` that fit the first, and the others after it. If that
+    /// run fails, each has one of its own: one bad request must not fail the others.
+    fn serve_batch(&mut self, version: &Arc<Version>, jobs: Vec<Job>) {
+        let started = Instant::now();
+        let mut runner = match self.open(version) {
+            Ok(runner) => runner,
             Err(error) => {
-                let text = "model: it can't be run right now; try again later";
-                let error = InferError::new(Code::Unavailable, text).with_journal(error.to_string());
-                self.fail(job, error);
+                return jobs.into_iter().for_each(|job| self.fail(job, error.clone()));
+            }
+        };
+        let run = catch_unwind(AssertUnwindSafe(|| compute_together(&mut runner, &jobs)));
+        let mut results = self.keep(runner, run).unwrap_or_default();
+        let together = results.iter().flatten().count();
+        if let Some(first) = results.iter().flatten().next() {
+            self.station.metrics().note_run(together, first.compute_infer, &first.report);
+        }
+        results.resize_with(jobs.len(), || None);
+        for (job, computed) in jobs.into_iter().zip(results) {
+            match computed {
+                Some(computed) => self.answer(job, version, started, computed),
+                None => self.serve_one(version, job),
             }
         }
+    }
+
+    /// Keeps the session for the next run, unless this one panicked.
+    fn keep<T>(
+        &mut self,
+        runner: Runner,
+        run: std::thread::Result<Result<T, RunError>>,
+    ) -> Result<T, RunError> {
+        let run = run.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
+        match &run {
+            Err(RunError::Panicked { journal }) => self.station.note_panic(journal),
+            _ => self.runner = Some(runner),
+        }
+        run
     }
 
     fn answer(&self, job: Job, version: &Version, started: Instant, computed: Computed) {
@@ -216,9 +177,8 @@ impl Worker<'_> {
         let compute = observation.compute();
         self.station.metrics().note_answer(observation);
         self.station.note_success(compute);
-        let experts = |layer: &crate::engine::LayerReport| {
-            layer.experts.iter().map(|(expert, _)| *expert).collect()
-        };
+        let experts =
+            |layer: &LayerReport| layer.experts.iter().map(|(expert, _)| *expert).collect();
         let cost = Cost {
             k: report.layers.iter().map(|layer| layer.k).max().unwrap_or(0),
             experts: report.layers.iter().map(experts).collect(),
@@ -245,19 +205,35 @@ impl Worker<'_> {
     }
 }
 
-type Parts = (Vec<Vec<crate::tensor::Tensor>>, RunReport, std::time::Duration);
-
-fn run_batch(runner: &mut Runner, ready: &[(Job, Ready)]) -> Result<Parts, RunError> {
-    let model_error = |cause: String| RunError::Model { cause };
-    let inputs: Vec<_> = ready.iter().map(|(_, ready)| ready.inputs.as_slice()).collect();
+/// Runs those of `jobs` that fit the first one together; `None` for the others.
+fn compute_together(runner: &mut Runner, jobs: &[Job]) -> Result<Vec<Option<Computed>>, RunError> {
+    let mut ready: Vec<Option<Ready>> = Vec::with_capacity(jobs.len());
+    for Job { request, .. } in jobs {
+        let prepared = runner.prepare(request.inputs.clone(), &request.options).ok();
+        let first = ready.iter().flatten().next();
+        let fits = |one: &Ready| {
+            first.is_none_or(|first| first.k == one.k && batch::fit(&first.inputs, &one.inputs))
+        };
+        ready.push(prepared.filter(fits));
+    }
+    let failed = |cause: String| RunError::Model { cause };
+    let inputs: Vec<_> = ready.iter().flatten().map(|one| one.inputs.as_slice()).collect();
     let rows: Vec<_> = inputs.iter().map(|inputs| batch::rows(inputs)).collect();
-    let joined = batch::join(&inputs).map_err(|error| model_error(error.to_string()))?;
+    let joined = batch::join(&inputs).map_err(|error| failed(error.to_string()))?;
     let start = Instant::now();
-    let (outputs, report) = runner.infer(&joined, ready.first().and_then(|(_, ready)| ready.k))?;
-    let took = start.elapsed();
-    let split = batch::split(&outputs, &rows);
-    let parts = split.ok_or_else(|| model_error("its outputs are no batch".to_owned()))?;
-    Ok((parts, report, took))
+    let k = ready.iter().flatten().next().and_then(|first| first.k);
+    let (outputs, report) = runner.infer(&joined, k)?;
+    let compute_infer = start.elapsed();
+    let parts = batch::split(&outputs, &rows);
+    let mut parts = parts.ok_or_else(|| failed("its outputs are no batch".to_owned()))?.into_iter();
+    let finished = ready.iter().zip(jobs).map(|(one, job)| {
+        let Some(one) = one else { return Ok(None) };
+        let outputs = parts.next().unwrap_or_default();
+        let (outputs, compute_output) = runner.finish(one, outputs, &job.request.options)?;
+        let (report, compute_input) = (report.clone(), one.took());
+        Ok(Some(Computed { outputs, report, compute_input, compute_infer, compute_output }))
+    });
+    finished.collect()
 }
 
 /// What a panic said.

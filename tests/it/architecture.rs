@@ -11,11 +11,29 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Every module that has a row of its own, from the top down, and which modules it may name. The
 /// others belong to the module above them. No row may name one above itself.
-const MAY_NAME: [(&str, &[&str]); 14] = [
+const MAY_NAME: [(&str, &[&str]); 17] = [
     ("main", &["cli"]),
     // The composition root, until there is a daemon.
-    ("cli", &["engine", "engine::tract", "engine::sim", "engine::inspect", "engine::kernel"]),
+    (
+        "cli",
+        &[
+            "bundle",
+            "engine",
+            "engine::tract",
+            "engine::sim",
+            "engine::inspect",
+            "engine::kernel",
+            "infer",
+            "pipeline",
+            "tensor",
+        ],
+    ),
     ("lib", &[]),
+    (
+        "bundle",
+        &["engine", "engine::inspect", "engine::limits", "fields", "infer", "pipeline", "tensor"],
+    ),
+    ("pipeline", &["fields", "infer", "tensor"]),
     (
         "engine::tract",
         &[
@@ -37,6 +55,7 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
     ("engine::kernel", &[]),
     ("engine::mapping", &[]),
     ("engine::limits", &[]),
+    ("fields", &[]),
     ("infer", &["tensor"]),
     ("tensor", &[]),
 ];

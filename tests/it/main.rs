@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod bundle;
 mod engine;
 mod inspect;
 mod kernels;

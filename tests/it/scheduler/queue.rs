@@ -178,9 +178,9 @@ fn simulate(seed: u64) {
             let known = waiting.remove(&next).expect("it was waiting");
             let is_before = |other: &Known| other.priority > known.priority;
             assert!(!waiting.values().any(is_before), "seed {seed}: a higher priority waits");
-            let older = waiting.range(..next).any(|(_, other)| {
-                other.client == known.client && other.priority == known.priority
-            });
+            let older = waiting
+                .range(..next)
+                .any(|(_, other)| other.client == known.client && other.priority == known.priority);
             assert!(!older, "seed {seed}: an older one of the same client waits");
             ended += 1;
         }

@@ -1,0 +1,3 @@
+//! placeholder
+pub mod slot;
+pub mod version;
