@@ -156,6 +156,29 @@ impl Fields {
         })
     }
 
+    /// A whole number, or `default` if it is not there.
+    pub fn integer_or(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+        default: u64,
+    ) -> Result<u64, FieldError> {
+        if self.table.contains_key(key) {
+            return self.integer(key, range);
+        }
+        self.known.push(key);
+        Ok(default)
+    }
+
+    /// `true` or `false`, or `default` if it is not there.
+    pub fn boolean_or(&mut self, key: &'static str, default: bool) -> Result<bool, FieldError> {
+        match self.take(key) {
+            None => Ok(default),
+            Some(Value::Boolean(value)) => Ok(value),
+            Some(other) => Err(self.wrong(key, "true or false", &other)),
+        }
+    }
+
     /// A whole number that counts something in memory.
     pub fn count(
         &mut self,

@@ -97,6 +97,11 @@ impl Version {
         Ok(Runner { version: Arc::clone(self), session })
     }
 
+    /// Leaves a session that has run to whoever opens a runner next.
+    pub fn keep_warm(&self, session: Box<dyn Session>) {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+    }
+
     /// The k that a run is given: the request's, or the manifest's where the graph has no
     /// allocator that chooses it.
     fn k(&self, options: &RequestOptions) -> Result<Option<usize>, RunError> {
@@ -194,12 +199,6 @@ impl Runner {
             outputs.retain(|output| options.outputs.iter().any(|name| **name == *output.name));
         }
         Ok((outputs, start.elapsed()))
-    }
-
-    /// Leaves the session, which has run, to whoever opens a runner next.
-    pub fn keep_warm(self) {
-        let Self { version, session } = self;
-        version.warm.lock().unwrap_or_else(PoisonError::into_inner).push(session);
     }
 }
 

@@ -17,6 +17,7 @@ mod kernels;
 mod left_out;
 mod loading;
 mod operators;
+mod repository;
 mod scheduler;
 mod sim;
 mod support;
