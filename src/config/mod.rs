@@ -6,6 +6,7 @@
 
 pub mod environment;
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use crate::fields::{FieldError, Fields};
 use crate::scheduler::SchedulerOptions;
 use crate::scheduler::quarantine::QuarantineOptions;
+use crate::transport::unix::Settings;
 
 /// Read if it is there and no other is named.
 pub const DEFAULT_FILE: &str = "/etc/moed/moed.toml";
@@ -32,7 +34,8 @@ const HOUR_MS: u64 = 3_600_000;
 pub struct Config {
     pub models: Models,
     pub scheduler: SchedulerOptions,
-    pub requests: Requests,
+    /// How requests are served: `[requests]`, and the connections of `[socket]`.
+    pub http: Settings,
     pub socket: Socket,
     pub log: Log,
 }
@@ -52,16 +55,6 @@ pub struct Models {
     pub home: Option<PathBuf>,
 }
 
-/// `[requests]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Requests {
-    /// The time that a request has that names none.
-    pub timeout: Duration,
-    /// How long a stop waits for those that were admitted.
-    pub drain_max: Duration,
-    pub payload_bytes_max: usize,
-}
-
 /// `[socket]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socket {
@@ -69,12 +62,10 @@ pub struct Socket {
     pub path: Option<PathBuf>,
     /// `None`: no socket for the owner's commands.
     pub admin_path: Option<PathBuf>,
-    /// The file's permissions.
-    pub mode: u32,
-    /// A port of the loopback interface, for clients that can't do Unix sockets; `None`: no.
-    pub tcp_port: Option<u16>,
-    pub connections_max: usize,
-    pub connections_per_peer_max: usize,
+    /// For clients that can't do Unix sockets; `None`: no.
+    pub tcp_address: Option<SocketAddr>,
+    /// Whether that may be another address than a loopback one. There is no password.
+    pub tcp_may_leave_host: bool,
 }
 
 /// `[log]`
@@ -107,18 +98,12 @@ impl Default for Config {
                 home: None,
             },
             scheduler: SchedulerOptions::default(),
-            requests: Requests {
-                timeout: Duration::from_secs(10),
-                drain_max: Duration::from_secs(10),
-                payload_bytes_max: 16 << 20,
-            },
+            http: Settings::default(),
             socket: Socket {
                 path: None,
                 admin_path: None,
-                mode: 0o660,
-                tcp_port: None,
-                connections_max: 256,
-                connections_per_peer_max: 64,
+                tcp_address: None,
+                tcp_may_leave_host: false,
             },
             log: Log { level: log::LevelFilter::Info },
         }
@@ -150,10 +135,10 @@ impl Config {
             config.scheduler = scheduler(table, &config.scheduler)?;
         }
         if let Some(table) = fields.table("requests")? {
-            config.requests = requests(table, &config.requests)?;
+            requests(table, &mut config.http)?;
         }
         if let Some(table) = fields.table("socket")? {
-            config.socket = socket(table, &config.socket)?;
+            config.socket = socket(table, &mut config.http)?;
         }
         if let Some(table) = fields.table("log")? {
             config.log = log(table, &config.log)?;
@@ -214,41 +199,39 @@ fn scheduler(
     Ok(read)
 }
 
-fn requests(mut fields: Fields, default: &Requests) -> Result<Requests, FieldError> {
-    let bytes = default.payload_bytes_max;
-    let read = Requests {
-        timeout: ms(&mut fields, "request_timeout_ms", 1..=HOUR_MS, default.timeout)?,
-        drain_max: ms(&mut fields, "drain_max_ms", 0..=HOUR_MS, default.drain_max)?,
-        payload_bytes_max: count(&mut fields, "payload_bytes_max", 1024..=1 << 30, bytes)?,
-    };
-    fields.finish()?;
-    Ok(read)
+fn requests(mut fields: Fields, http: &mut Settings) -> Result<(), FieldError> {
+    let hour = 1..=HOUR_MS;
+    http.deadline_default =
+        ms(&mut fields, "request_timeout_ms", hour.clone(), http.deadline_default)?;
+    http.deadline_max = ms(&mut fields, "request_timeout_max_ms", hour, http.deadline_max)?;
+    http.stop_time_max = ms(&mut fields, "drain_max_ms", 0..=HOUR_MS, http.stop_time_max)?;
+    let bytes = http.http.body_bytes_max;
+    http.http.body_bytes_max = count(&mut fields, "payload_bytes_max", 1024..=1 << 30, bytes)?;
+    fields.finish()
 }
 
-fn socket(mut fields: Fields, default: &Socket) -> Result<Socket, FieldError> {
-    let (all, each) = (default.connections_max, default.connections_per_peer_max);
+fn socket(mut fields: Fields, http: &mut Settings) -> Result<Socket, FieldError> {
+    let limits = &mut http.http;
+    for (key, value) in [
+        ("connections_max", &mut limits.connections_max),
+        ("connections_per_user_max", &mut limits.connections_per_user_max),
+        ("connections_per_process_max", &mut limits.connections_per_process_max),
+    ] {
+        *value = count(&mut fields, key, 1..=65_536, *value)?;
+    }
     let read = Socket {
         path: path(&mut fields, "path", SOCKET_BYTES)?,
         admin_path: path(&mut fields, "admin_path", SOCKET_BYTES)?,
-        mode: mode(&mut fields)?.unwrap_or(default.mode),
-        tcp_port: match fields.integer_or("tcp_port", 0..=65_535, 0)? {
-            0 => None,
-            port => u16::try_from(port).ok(),
+        tcp_address: match fields.text_or_none("tcp_address", 1..=64)? {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| {
+                fields.error("tcp_address", "not an address; write it as \"127.0.0.1:8000\"")
+            })?),
         },
-        connections_max: count(&mut fields, "connections_max", 1..=65_536, all)?,
-        connections_per_peer_max: count(&mut fields, "connections_per_peer_max", 1..=65_536, each)?,
+        tcp_may_leave_host: fields.boolean_or("tcp_may_leave_host", false)?,
     };
     fields.finish()?;
     Ok(read)
-}
-
-/// Permissions as `chmod` has them: `mode = "0660"`.
-fn mode(fields: &mut Fields) -> Result<Option<u32>, FieldError> {
-    let Some(text) = fields.text_or_none("mode", 3..=4)? else { return Ok(None) };
-    match u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777) {
-        Some(mode) => Ok(Some(mode)),
-        None => Err(fields.error("mode", "not octal permissions; write it as \"0660\"")),
-    }
 }
 
 fn log(mut fields: Fields, default: &Log) -> Result<Log, FieldError> {

@@ -82,10 +82,12 @@ pub struct Repository {
 
 impl Repository {
     /// Starts the thread that looks after the models. `settled` is called once, when everything
-    /// that was there at start has been loaded or has failed.
+    /// that was there at start has been loaded or has failed. Those that are `fixed` are in no
+    /// directory, and serve from the start.
     pub fn start(
         backend: Box<dyn Backend>,
         options: RepositoryOptions,
+        fixed: Vec<version::Version>,
         observer: Observer,
         settled: Box<dyn FnOnce() + Send>,
     ) -> std::io::Result<Self> {
@@ -100,7 +102,7 @@ impl Repository {
         };
         let thread = std::thread::Builder::new()
             .name("moed-repository".to_owned())
-            .spawn(move || watcher.run(&receiver, settled))?;
+            .spawn(move || watcher.run(fixed, &receiver, settled))?;
         Ok(Self { slots, commands, is_settled, thread: Mutex::new(Some(thread)) })
     }
 

@@ -10,6 +10,7 @@ use super::load::{Loaded, RefusedError, load};
 use super::plan::Plan;
 use super::scan::{Candidate, Found, scan};
 use super::slot::{Slot, Standing};
+use super::version::Version;
 use super::{Command, Event, Observer, RepositoryOptions, Slots};
 use crate::engine::Backend;
 use crate::infer::{Code, Done, InferError, ModelState};
@@ -37,7 +38,17 @@ impl Watcher {
     }
 
     /// Runs until it is told to stop.
-    pub fn run(mut self, commands: &Receiver<Command>, settled: impl FnOnce()) {
+    pub fn run(
+        mut self,
+        fixed: Vec<Version>,
+        commands: &Receiver<Command>,
+        settled: impl FnOnce(),
+    ) {
+        for version in fixed {
+            let slot = self.slot(version.name());
+            slot.serve(Some(Arc::new(version)));
+            (self.observer)(Event::Serving(&slot));
+        }
         self.look();
         settled();
         loop {

@@ -127,6 +127,18 @@ impl Scheduler {
         }
     }
 
+    /// Whether there is a queue for that name.
+    pub fn serves(&self, name: &str) -> bool {
+        self.stations.load().contains_key(name)
+    }
+
+    /// Tells a model's workers that what serves has changed.
+    pub fn renew(&self, name: &str) {
+        if let Some(station) = self.stations.load().get(name) {
+            station.renew();
+        }
+    }
+
     /// Why a model is in quarantine, if it is.
     pub fn quarantine(&self, name: &str) -> Option<String> {
         self.stations.load().get(name).and_then(|station| station.quarantine(Instant::now()))

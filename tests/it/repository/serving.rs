@@ -75,7 +75,8 @@ impl Setup {
         };
         let (settled_sender, settled) = channel();
         let settled_sender = Box::new(move || settled_sender.send(()).expect("somebody waits"));
-        let repository = Repository::start(backend, options, Box::new(observer), settled_sender);
+        let repository =
+            Repository::start(backend, options, Vec::new(), Box::new(observer), settled_sender);
         let repository = repository.expect("it starts");
         settled.recv_timeout(PATIENCE).expect("it settles");
         Self { models, repository, events }
