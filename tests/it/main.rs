@@ -17,5 +17,6 @@ mod kernels;
 mod left_out;
 mod loading;
 mod operators;
+mod pipeline;
 mod sim;
 mod support;
