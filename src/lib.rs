@@ -5,6 +5,9 @@
 
 pub mod bundle;
 pub mod cli;
+pub mod codec;
+pub mod config;
+pub mod daemon;
 pub mod engine;
 pub mod fields;
 pub mod infer;
@@ -13,3 +16,4 @@ pub mod pipeline;
 pub mod repository;
 pub mod scheduler;
 pub mod tensor;
+pub mod transport;

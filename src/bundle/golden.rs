@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{BundleError, generate};
 use crate::engine::{RunOptions, Session};
-use crate::infer::{NamedTensor, Output};
+use crate::infer::{NamedTensor, Output, RunError};
+use crate::pipeline::intent::{Tag, Word};
 use crate::pipeline::{Pipeline, Prepared, Task};
 use crate::tensor::{DType, Data, Tensor};
 
@@ -196,12 +197,9 @@ impl IntentCase {
         let prepared = pipeline.prepare(vec![input], Some(self.budget));
         let Prepared { inputs, kept } = prepared.map_err(|error| error.to_string())?;
         let sentence = kept.sentence().ok_or("the pipeline is not of task `intent`")?;
-        let ids = steps.ids(sentence);
-        if ids != self.ids.concat() {
-            return Err(format!("ids: {ids:?} instead of {:?}", self.ids.concat()));
-        }
+        self.compare_ids(&steps.ids(sentence), &sentence.words)?;
         let run = session.run(&inputs, RunOptions::default()).map_err(|error| error.to_string())?;
-        let text = |error: crate::infer::RunError| error.to_string();
+        let text = |error: RunError| error.to_string();
         let logits = steps.intent_logits(&run.outputs).map_err(text)?;
         let logit_error = self.compare_logits(logits)?;
         let reading = steps.reading(sentence, &run.outputs).map_err(text)?;
@@ -209,7 +207,7 @@ impl IntentCase {
             return Err(format!("intent: {} instead of {}", reading.intent, self.intent));
         }
         let tags = steps.tags(sentence, &run.outputs).map_err(text)?;
-        let tags: Vec<_> = tags.into_iter().map(crate::pipeline::intent::Tag::text).collect();
+        let tags: Vec<_> = tags.into_iter().map(Tag::text).collect();
         if tags != self.tags {
             return Err(format!("tags: {} instead of {}", tags.join(" "), self.tags.join(" ")));
         }
@@ -222,6 +220,19 @@ impl IntentCase {
         }
         pipeline.finish(&kept, run.outputs).map_err(text)?;
         Ok(f64::from((error / CONFIDENCE_ERROR_MAX).max(logit_error / LOGIT_ERROR_MAX)))
+    }
+
+    fn compare_ids(&self, ids: &[i64], words: &[Word]) -> Result<(), String> {
+        if words.len() != self.ids.len() {
+            return Err(format!("ids: {} words instead of {}", words.len(), self.ids.len()));
+        }
+        let rows = ids.chunks_exact((ids.len() / words.len().max(1)).max(1));
+        for ((found, wanted), word) in rows.zip(&self.ids).zip(words) {
+            if found != wanted {
+                return Err(format!("ids of `{}`: {found:?} instead of {wanted:?}", word.text));
+            }
+        }
+        Ok(())
     }
 
     fn compare_logits(&self, logits: &[f32]) -> Result<f32, String> {
@@ -255,7 +266,7 @@ pub fn run(
     inputs: Vec<NamedTensor>,
     budget: Option<f32>,
 ) -> Result<Vec<Output>, String> {
-    let text = |error: crate::infer::RunError| error.to_string();
+    let text = |error: RunError| error.to_string();
     let prepared = pipeline.prepare(inputs, budget).map_err(text)?;
     let run = session.run(&prepared.inputs, RunOptions::default()).map_err(text)?;
     pipeline.finish(&prepared.kept, run.outputs).map_err(text)

@@ -17,6 +17,7 @@ mod kernels;
 mod left_out;
 mod loading;
 mod operators;
+mod pipeline;
 mod repository;
 mod scheduler;
 mod sim;

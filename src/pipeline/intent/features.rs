@@ -15,57 +15,38 @@ pub struct Word {
 }
 
 /// The words of `text`, all of them.
+///
+/// A word is a run of letters and digits; an apostrophe may stand between two of them, and `.` or
+/// `,` between two ASCII digits. `%` and `°` are words of their own.
 pub fn words(text: &str) -> Vec<Word> {
-    let chars = lower_chars(text);
-    let is_word = |at: usize| chars.get(at).is_some_and(|c| c.lower.is_alphanumeric());
-    let is_digit = |at: usize| chars.get(at).is_some_and(|c| c.lower.is_ascii_digit());
-    let mut words: Vec<Word> = Vec::new();
-    // Whether the last word may be gone on with.
-    let mut is_open = false;
-    for (at, c) in chars.iter().enumerate() {
-        let joins = at > 0
-            && match c.lower {
-                '\'' => is_word(at - 1) && is_word(at + 1),
-                '.' | ',' => is_digit(at - 1) && is_digit(at + 1),
-                _ => false,
-            };
-        let is_symbol = matches!(c.lower, '%' | '°');
-        if c.lower.is_alphanumeric() || joins || is_symbol {
-            match words.last_mut() {
-                Some(word) if is_open && !is_symbol => {
-                    word.text.push(c.lower);
-                    word.bytes.1 = c.bytes.1;
-                }
-                _ => words.push(Word { text: c.lower.to_string(), bytes: c.bytes }),
+    let chars: Vec<(usize, char)> = text.char_indices().collect();
+    let char_at = |at: usize| chars.get(at).map(|&(_, c)| c);
+    let is_word = |at: usize| char_at(at).is_some_and(char::is_alphanumeric);
+    let is_digit = |at: usize| char_at(at).is_some_and(|c| c.is_ascii_digit());
+    let goes_on = |at: usize| match char_at(at) {
+        Some('\'' | '\u{2019}') => is_word(at - 1) && is_word(at + 1),
+        Some('.' | ',') => is_digit(at - 1) && is_digit(at + 1),
+        Some(c) => c.is_alphanumeric(),
+        None => false,
+    };
+    let byte = |at: usize| chars.get(at).map_or(text.len(), |&(byte, _)| byte);
+    let mut words = Vec::new();
+    let mut at = 0;
+    while let Some(c) = char_at(at) {
+        let from = at;
+        at += 1;
+        if c.is_alphanumeric() {
+            while goes_on(at) {
+                at += 1;
             }
-            is_open = !is_symbol;
-        } else {
-            is_open = false;
+        } else if !matches!(c, '%' | '°') {
+            continue;
         }
+        let bytes = (byte(from), byte(at));
+        let word = text.get(bytes.0..bytes.1).unwrap_or_default();
+        words.push(Word { text: word.replace('\u{2019}', "'").to_lowercase(), bytes });
     }
     words
-}
-
-/// A character of the sentence in lower case, and where what it was stands in the sentence.
-struct LowerChar {
-    lower: char,
-    bytes: (usize, usize),
-}
-
-/// Lower case is of the whole sentence, because what becomes of a capital sigma depends on its
-/// place; but it never changes how many characters come of one.
-fn lower_chars(text: &str) -> Vec<LowerChar> {
-    let lower = text.to_lowercase();
-    let mut lower = lower.chars();
-    let mut chars = Vec::with_capacity(text.len());
-    for (from, c) in text.char_indices() {
-        let bytes = (from, from + c.len_utf8());
-        for lower in lower.by_ref().take(c.to_lowercase().count()) {
-            let lower = if lower == '\u{2019}' { '\'' } else { lower };
-            chars.push(LowerChar { lower, bytes });
-        }
-    }
-    chars
 }
 
 /// Appends the `ngrams_max` ids of `word` to `ids`.
