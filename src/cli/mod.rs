@@ -5,6 +5,7 @@
 
 mod check;
 mod client;
+mod demo;
 
 mod inspect;
 mod models;
@@ -44,6 +45,7 @@ enum Command {
     Models(models::Models),
     Check(check::Check),
     Inspect(inspect::Inspect),
+    Demo(demo::Demo),
     Completions(shell::Completions),
     Man(shell::Man),
 }
@@ -60,6 +62,7 @@ pub fn run() -> ExitCode {
         Command::Models(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Demo(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
     };
