@@ -4,6 +4,7 @@
 //! a model out, tensors in, tensors out, with a report of what each run read.
 
 pub mod cli;
+pub mod codec;
 pub mod engine;
 pub mod infer;
 pub mod tensor;
