@@ -29,6 +29,9 @@ const MAY_NAME: [(&str, &[&str]); 17] = [
         ],
     ),
     ("lib", &[]),
+    ("transport", &["transport::unix"]),
+    ("transport::unix", &["codec", "infer"]),
+    ("codec", &["infer", "tensor"]),
     (
         "bundle",
         &["engine", "engine::inspect", "engine::limits", "fields", "infer", "pipeline", "tensor"],
@@ -62,12 +65,14 @@ const MAY_NAME: [(&str, &[&str]); 17] = [
 
 /// Crates and parts of `std`, and the files or folders that may name them. What is not listed
 /// may be named anywhere.
-const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 6] = [
+const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 8] = [
     (&["std", "env"], &["src/cli.rs", "src/cli/", "src/config/", "src/engine/kernel/select.rs"]),
     (&["std", "net"], &["src/transport/"]),
     (&["clap"], &["src/main.rs", "src/cli.rs", "src/cli/"]),
     (&["memmap2"], &["src/engine/mapping.rs", "src/engine/tract/hoist.rs"]),
-    (&["rustix"], &["src/engine/", "src/cli.rs"]),
+    (&["rustix"], &["src/engine/", "src/cli.rs", "src/transport/"]),
+    (&["hyper"], &["src/transport/"]),
+    (&["listenfd"], &["src/transport/unix/listener.rs"]),
     (&["prost"], &["src/engine/"]),
 ];
 

@@ -22,3 +22,4 @@ mod repository;
 mod scheduler;
 mod sim;
 mod support;
+mod transport;
