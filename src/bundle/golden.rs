@@ -66,6 +66,9 @@ pub struct IntentCase {
     pub tags: Vec<String>,
     pub confidence: f32,
     pub intent_logits: Vec<f32>,
+    /// How many experts the model chose for the sentence, if its graph says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub k: Option<f32>,
 }
 
 /// The largest error of a logit of an intent.
@@ -200,6 +203,12 @@ impl IntentCase {
         self.compare_ids(&steps.ids(sentence), &sentence.words)?;
         let run = session.run(&inputs, RunOptions::default()).map_err(|error| error.to_string())?;
         let text = |error: RunError| error.to_string();
+        if let Some(wanted) = self.k {
+            let found = steps.k(&run.outputs);
+            if found != Some(wanted) {
+                return Err(format!("k: {found:?} instead of {wanted}"));
+            }
+        }
         let logits = steps.intent_logits(&run.outputs).map_err(text)?;
         let logit_error = self.compare_logits(logits)?;
         let reading = steps.reading(sentence, &run.outputs).map_err(text)?;

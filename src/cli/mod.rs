@@ -3,6 +3,8 @@
 //! Exit codes: 0 done, 1 it failed (the reason is on standard error), 2 the command line was
 //! wrong.
 
+mod resolve;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -31,6 +33,12 @@ enum Command {
         /// An ONNX file; its external data is looked for beside it.
         model: PathBuf,
     },
+    /// Says what sentences want done in your home: one a line in, one answer a line out.
+    #[command(after_help = "Example:\n  echo 'turn on the kitchen light' | \\\n    \
+        moed resolve --home home.toml models/intent\n\n\
+        A line is a sentence, or a JSON object with the field `text`. An answer is a JSON object:\n\
+        intent, confidence, slots, entities, areas, text; or error, if there is none.")]
+    Resolve(resolve::Arguments),
     /// Shows this machine as moed sees it: kernels, the one in use, page size.
     #[command(after_help = "MOED_KERNEL=NAME chooses another of the kernels listed.")]
     Check,
@@ -41,6 +49,10 @@ pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Command::Inspect { model } => inspect(&model),
+        Command::Resolve(arguments) => {
+            let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+            resolve::run(&arguments, &mut input, &mut output).map(|()| String::new())
+        }
         Command::Check => check(),
     };
     let written = done.and_then(|text| {
