@@ -1,7 +1,7 @@
 //! The files of a bundle directory: opened without following anything, read within bounds.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::Read;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256 as Hasher};
@@ -69,16 +69,27 @@ pub fn check_listing(dir: &Path, manifest: &Manifest, limits: &Limits) -> Result
 
 /// The SHA-256 of a file, of which no more is read than the manifest says.
 pub fn hash(dir: &Path, entry: &FileEntry, limits: &Limits) -> Result<Sha256, BundleError> {
-    let mut file = open(dir, &entry.name, limits)?.take(entry.bytes.saturating_add(1));
+    let file = open(dir, &entry.name, limits)?.take(entry.bytes.saturating_add(1));
+    read_hash(file, &entry.name).map(|(_, hash)| hash)
+}
+
+/// The size and the SHA-256 of a file.
+pub fn measure(dir: &Path, name: &str, limits: &Limits) -> Result<(u64, Sha256), BundleError> {
+    read_hash(open(dir, name, limits)?, name)
+}
+
+fn read_hash(mut file: impl Read, name: &str) -> Result<(u64, Sha256), BundleError> {
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; BUFFER_BYTES];
+    let mut bytes: u64 = 0;
     loop {
         let read = file.read(&mut buffer);
-        let count = read.map_err(|error| BundleError::file(&entry.name, io_cause(&error)))?;
-        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
-        hasher.update(bytes);
+        let count = read.map_err(|error| BundleError::file(name, io_cause(&error)))?;
+        let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else { break };
+        hasher.update(read);
+        bytes = bytes.saturating_add(bytes_of(count));
     }
-    Ok(Sha256(hasher.finalize().into()))
+    Ok((bytes, Sha256(hasher.finalize().into())))
 }
 
 /// What the operating system said, without the path that some of its texts hold.

@@ -66,6 +66,9 @@ pub struct IntentCase {
     pub tags: Vec<String>,
     pub confidence: f32,
     pub intent_logits: Vec<f32>,
+    /// How many experts the model chose for the sentence, if its graph says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub k: Option<f32>,
 }
 
 /// The largest error of a logit of an intent.
@@ -105,6 +108,18 @@ impl Golden {
         }
     }
 
+    /// What each case asks, as a client would.
+    ///
+    /// # Errors
+    /// Names the first case that can't be made.
+    pub fn questions(&self) -> Result<Vec<Vec<NamedTensor>>, BundleError> {
+        let wrong = |cause: String| BundleError::Golden(cause);
+        match self {
+            Self::Tensor(cases) => cases.iter().map(|case| case.inputs().map_err(wrong)).collect(),
+            Self::Intent(cases) => cases.iter().map(|case| case.inputs().map_err(wrong)).collect(),
+        }
+    }
+
     /// Runs every case and compares.
     ///
     /// # Errors
@@ -136,15 +151,18 @@ impl Golden {
 }
 
 impl TensorCase {
-    fn check(&self, pipeline: &Pipeline, session: &mut dyn Session) -> Result<f64, String> {
+    fn inputs(&self) -> Result<Vec<NamedTensor>, String> {
         let inputs = self.inputs.iter().map(|(name, input)| {
             let dtype = generate::dtype(&input.dtype)
                 .ok_or_else(|| format!("input `{name}`: type `{}`: not known", input.dtype))?;
             let tensor = generate::tensor(self.seed, name, dtype, &input.dims)?;
             Ok(NamedTensor { name: name.clone(), tensor })
         });
-        let inputs = inputs.collect::<Result<Vec<_>, String>>()?;
-        let outputs = run(pipeline, session, inputs, None)?;
+        inputs.collect()
+    }
+
+    fn check(&self, pipeline: &Pipeline, session: &mut dyn Session) -> Result<f64, String> {
+        let outputs = run(pipeline, session, self.inputs()?, None)?;
         let mut error_max: f64 = 0.0;
         for (name, wanted) in &self.outputs {
             let found = outputs.iter().find(|output| *output.name == **name);
@@ -189,17 +207,26 @@ impl GoldenOutput {
 }
 
 impl IntentCase {
-    fn check(&self, pipeline: &Pipeline, session: &mut dyn Session) -> Result<f64, String> {
-        let steps = pipeline.intent().ok_or("the pipeline is not of task `intent`")?;
+    fn inputs(&self) -> Result<Vec<NamedTensor>, String> {
         let data = Data::Bytes(vec![self.text.as_bytes().to_vec()]);
         let tensor = Tensor::new(&[1], data).map_err(|error| error.to_string())?;
-        let input = NamedTensor { name: "text".to_owned(), tensor };
-        let prepared = pipeline.prepare(vec![input], Some(self.budget));
+        Ok(vec![NamedTensor { name: "text".to_owned(), tensor }])
+    }
+
+    fn check(&self, pipeline: &Pipeline, session: &mut dyn Session) -> Result<f64, String> {
+        let steps = pipeline.intent().ok_or("the pipeline is not of task `intent`")?;
+        let prepared = pipeline.prepare(self.inputs()?, Some(self.budget));
         let Prepared { inputs, kept } = prepared.map_err(|error| error.to_string())?;
         let sentence = kept.sentence().ok_or("the pipeline is not of task `intent`")?;
         self.compare_ids(&steps.ids(sentence), &sentence.words)?;
         let run = session.run(&inputs, RunOptions::default()).map_err(|error| error.to_string())?;
         let text = |error: RunError| error.to_string();
+        if let Some(wanted) = self.k {
+            let found = steps.k(&run.outputs);
+            if found != Some(wanted) {
+                return Err(format!("k: {found:?} instead of {wanted}"));
+            }
+        }
         let logits = steps.intent_logits(&run.outputs).map_err(text)?;
         let logit_error = self.compare_logits(logits)?;
         let reading = steps.reading(sentence, &run.outputs).map_err(text)?;

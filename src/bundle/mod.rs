@@ -12,6 +12,7 @@ mod generate;
 mod golden;
 mod manifest;
 mod pipeline;
+mod write;
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,7 @@ pub use error::BundleError;
 pub use golden::{Golden, GoldenInput, GoldenOutput, IntentCase, Reproduced, TensorCase};
 pub use manifest::{FORMAT, FileEntry, GOLDEN, KRange, MANIFEST, Manifest, Sha256, Version};
 pub use pipeline::graph;
+pub use write::{Recipe, write};
 
 use crate::engine::limits::Limits as ModelLimits;
 

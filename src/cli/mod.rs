@@ -3,6 +3,8 @@
 //! Each command is a file; here is what they share. Exit codes: 0 done, 1 it failed (the reason is
 //! on standard error), 2 the command line was wrong.
 
+mod bench;
+mod bundle;
 mod check;
 mod client;
 mod demo;
@@ -11,6 +13,7 @@ mod inspect;
 mod models;
 mod process;
 mod query;
+mod resolve;
 mod serve;
 mod shell;
 
@@ -45,7 +48,15 @@ enum Command {
     Models(models::Models),
     Check(check::Check),
     Inspect(inspect::Inspect),
+    Bundle(bundle::Bundle),
+    Bench(bench::Bench),
     Demo(demo::Demo),
+    /// Says what sentences want done in your home: one a line in, one answer a line out.
+    #[command(after_help = "Example:\n  echo 'turn on the kitchen light' | \\\n    \
+        moed resolve --home home.toml models/intent\n\n\
+        A line is a sentence, or a JSON object with the field `text`. An answer is a JSON object:\n\
+        intent, confidence, slots, entities, areas, text; or error, if there is none.")]
+    Resolve(resolve::Arguments),
     Completions(shell::Completions),
     Man(shell::Man),
 }
@@ -62,7 +73,13 @@ pub fn run() -> ExitCode {
         Command::Models(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Bundle(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Demo(command) => command.run(),
+        Command::Resolve(arguments) => {
+            let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+            resolve::run(&arguments, &mut input, &mut output)
+        }
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
     };

@@ -5,7 +5,9 @@
 //! a value does is said by who uses it.
 
 pub mod environment;
+pub mod home;
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -79,8 +81,8 @@ pub struct Log {
 pub enum ConfigError {
     #[error("{file}: can't be read: {cause}")]
     File { file: String, cause: std::io::Error },
-    #[error("{file}: larger than {FILE_BYTES_MAX} bytes: is it the right file?")]
-    Size { file: String },
+    #[error("{file}: larger than {bytes_max} bytes: is it the right file?")]
+    Size { file: String, bytes_max: u64 },
     #[error("{file}: {cause}")]
     Field { file: String, cause: FieldError },
 }
@@ -120,7 +122,7 @@ impl Config {
             None => return Ok(Self::default()),
         };
         let name = || path.display().to_string();
-        let text = read_text(path)?;
+        let text = read_text(path, FILE_BYTES_MAX)?;
         Self::parse(&text).map_err(|cause| ConfigError::Field { file: name(), cause })
     }
 
@@ -148,14 +150,18 @@ impl Config {
     }
 }
 
-/// The text of a file of a size that a configuration may have.
-pub fn read_text(path: &Path) -> Result<String, ConfigError> {
+/// The text of a file of at most `bytes_max` bytes.
+pub fn read_text(path: &Path, bytes_max: u64) -> Result<String, ConfigError> {
     let file = || path.display().to_string();
     let file_error = |cause| ConfigError::File { file: file(), cause };
-    if std::fs::metadata(path).map_err(file_error)?.len() > FILE_BYTES_MAX {
-        return Err(ConfigError::Size { file: file() });
+    let mut text = String::new();
+    let opened = std::fs::File::open(path).map_err(file_error)?;
+    // One more than allowed, to see whether there is more; a device may have no size of its own.
+    opened.take(bytes_max.saturating_add(1)).read_to_string(&mut text).map_err(file_error)?;
+    if u64::try_from(text.len()).is_ok_and(|bytes| bytes <= bytes_max) {
+        return Ok(text);
     }
-    std::fs::read_to_string(path).map_err(file_error)
+    Err(ConfigError::Size { file: file(), bytes_max })
 }
 
 fn models(mut fields: Fields, default: Models) -> Result<Models, FieldError> {

@@ -238,10 +238,7 @@ pub fn load_settings(config: &Config) -> LoadSettings {
 
 /// The home that the configuration names.
 pub fn read_home(config: &Config) -> Result<Option<Arc<Home>>, ConfigError> {
-    let Some(path) = &config.models.home else { return Ok(None) };
-    let home = Home::parse(&config::read_text(path)?)
-        .map_err(|cause| ConfigError::Field { file: path.display().to_string(), cause })?;
-    Ok(Some(Arc::new(home)))
+    config.models.home.as_deref().map(|path| config::home::read(path).map(Arc::new)).transpose()
 }
 
 /// Tells everybody what has changed in the repository.

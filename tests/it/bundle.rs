@@ -2,6 +2,7 @@
 
 mod archive;
 mod manifest;
+mod write;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -13,6 +13,7 @@ mod architecture;
 mod bundle;
 mod engine;
 mod inspect;
+mod intent;
 mod kernels;
 mod left_out;
 mod loading;

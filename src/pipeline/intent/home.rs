@@ -98,8 +98,23 @@ impl Home {
             }
         }
         fields.finish()?;
-        home.refuse_doubles()?;
+        home.check()?;
         Ok(home)
+    }
+
+    /// Refuses more of anything than the limits say, and ids that are there twice.
+    pub(super) fn check(&self) -> Result<(), FieldError> {
+        for (key, count, max) in [
+            ("floors", self.floors.len(), FLOORS_MAX),
+            ("areas", self.areas.len(), AREAS_MAX),
+            ("devices", self.devices.len(), DEVICES_MAX),
+        ] {
+            if count > max {
+                let cause = format!("{count} entries; up to {max} are allowed");
+                return Err(FieldError::new(key, cause));
+            }
+        }
+        self.refuse_doubles()
     }
 
     /// Ids are what answers refer to.

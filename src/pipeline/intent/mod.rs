@@ -7,6 +7,10 @@ mod config;
 mod decode;
 mod features;
 mod home;
+mod home_assistant;
+mod number;
+mod resolve;
+mod values;
 
 use std::sync::Arc;
 
@@ -18,6 +22,8 @@ pub use config::{Config, OUT_OF_SCOPE, Tag};
 pub use decode::{Reading, Span};
 pub use features::{Word, words};
 pub use home::{Area, Device, Home, Named};
+pub use home_assistant::Registries;
+pub use resolve::{Resolved, Resolver};
 
 /// The client's input: one sentence.
 const TEXT: &str = "text";
@@ -27,6 +33,7 @@ const TEXT_BYTES_MAX: usize = 4096;
 const IDS: &str = "ids";
 const INTENT_LOGITS: &str = "intent_logits";
 const TAG_LOGITS: &str = "tag_logits";
+const K: &str = "k";
 
 /// A sentence on its way through the graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +78,9 @@ pub struct Steps {
     inputs: Vec<GraphInput>,
     intent_logits: usize,
     tag_logits: usize,
+    /// How many experts a sentence got, if the graph gives it.
+    k: Option<usize>,
+    resolver: Option<Arc<Resolver>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +93,7 @@ impl Steps {
     pub(super) fn new(
         config: Arc<Config>,
         graph: &Signature,
-        _home: Option<Arc<Home>>,
+        home: Option<Arc<Home>>,
     ) -> Result<Self, String> {
         let inputs = graph.inputs.iter().map(|input| graph_input(input, &config));
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
@@ -93,7 +103,9 @@ impl Steps {
         let intents = config.intents.len();
         let intent_logits = graph_output(graph, INTENT_LOGITS, &[Some(intents)])?;
         let tag_logits = graph_output(graph, TAG_LOGITS, &[None, Some(config.tags.len())])?;
-        Ok(Self { config, inputs, intent_logits, tag_logits })
+        let k = graph.outputs.iter().position(|output| &*output.name == K);
+        let resolver = home.map(|home| Arc::new(Resolver::new(&home)));
+        Ok(Self { config, inputs, intent_logits, tag_logits, k, resolver })
     }
 
     pub(super) fn prepare(
@@ -153,24 +165,30 @@ impl Steps {
         floats(outputs, self.intent_logits, &[self.config.intents.len()])
     }
 
+    /// How many experts the graph chose for the sentence, if it says so.
+    pub fn k(&self, outputs: &[Tensor]) -> Option<f32> {
+        floats(outputs, self.k?, &[1]).ok()?.first().copied()
+    }
+
     pub(super) fn finish(
         &self,
         sentence: &Sentence,
         outputs: &[Tensor],
     ) -> Result<Vec<Output>, RunError> {
-        let Reading { intent, confidence, spans } = self.reading(sentence, outputs)?;
-        let slots: serde_json::Map<String, serde_json::Value> = spans
-            .iter()
-            .map(|span| (span.slot.clone(), span.text(&sentence.text, &sentence.words).into()))
-            .collect();
+        let reading = self.reading(sentence, outputs)?;
+        let Resolved { intent, slots, entities, areas } = match &self.resolver {
+            _ if reading.intent == OUT_OF_SCOPE => Resolved::default(),
+            Some(resolver) => resolver.resolve(sentence, &reading),
+            None => resolve::without_home(sentence, &reading),
+        };
         let slots = serde_json::Value::Object(slots).to_string();
         let bytes = |text: &str| Data::Bytes(vec![text.as_bytes().to_vec()]);
         let outputs = [
-            ("intent", Content::Plain, bytes(&intent)),
-            ("confidence", Content::Plain, Data::F32(vec![confidence])),
+            ("intent", Content::Plain, bytes(&intent.unwrap_or(reading.intent))),
+            ("confidence", Content::Plain, Data::F32(vec![reading.confidence])),
             ("slots", Content::Json, bytes(&slots)),
-            ("entities", Content::Json, bytes("[]")),
-            ("areas", Content::Json, bytes("[]")),
+            ("entities", Content::Json, bytes(&list(entities))),
+            ("areas", Content::Json, bytes(&list(areas))),
             (TEXT, Content::Plain, bytes(&sentence.text)),
         ];
         let outputs = outputs.into_iter().map(|(name, content, data)| {
@@ -179,6 +197,11 @@ impl Steps {
         });
         outputs.collect()
     }
+}
+
+/// Texts as a JSON list.
+fn list(texts: Vec<String>) -> String {
+    serde_json::Value::from(texts).to_string()
 }
 
 fn graph_input(input: &InputSpec, config: &Config) -> Result<GraphInput, String> {

