@@ -11,6 +11,7 @@
 
 mod architecture;
 mod bundle;
+mod codec;
 mod engine;
 mod inspect;
 mod intent;

@@ -54,7 +54,7 @@ pub struct FakeService {
     pub seen: Mutex<Vec<Seen>>,
     pub running: Arc<AtomicUsize>,
     pub admin: Mutex<Vec<String>>,
-    stuck: Mutex<Vec<InferRequest>>,
+    pub stuck: Mutex<Vec<InferRequest>>,
 }
 
 impl Default for FakeService {
