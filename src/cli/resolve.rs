@@ -1,21 +1,19 @@
 //! `moed resolve`: sentences in, what their speakers want done out, without a daemon.
 
 use std::io::{BufRead, Read as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use crate::bundle::{Bundle, Limits};
+use crate::config::home;
 use crate::engine::tract::load;
 use crate::engine::{LoadOptions, Model as _, RunOptions, Session};
 use crate::infer::{Content, NamedTensor, Output};
-use crate::pipeline::intent::{Home, Registries};
 use crate::pipeline::{Pipeline, Task};
 use crate::tensor::{Data, Tensor};
 
-/// Bytes of a home's file, or of one registry.
-const HOME_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of a line of input.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 
@@ -53,7 +51,7 @@ pub fn run(
     if !matches!(bundle.manifest().task, Task::Intent(_)) {
         return Err(named(&"its task is not `intent`; name a bundle of that task"));
     }
-    let home = arguments.home.as_deref().map(read_home).transpose()?;
+    let home = arguments.home.as_deref().map(home::read).transpose().map_err(|error| error.to_string())?;
     let model = load(bundle.dir(), &bundle.manifest().model, &LoadOptions::default())
         .map_err(|error| named(&error))?;
     let pipeline = bundle.pipeline(&model, home.map(Arc::new)).map_err(|error| named(&error))?;
@@ -147,28 +145,4 @@ fn object(outputs: &[Output]) -> Result<String, String> {
 }
 
 /// Reads a home from a TOML file, or from a folder with Home Assistant's registries.
-fn read_home(path: &Path) -> Result<Home, String> {
-    let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    if !path.is_dir() {
-        let text = read_text(path)?;
-        return Home::parse(&text).map_err(|error| wrong(&error));
-    }
-    let registry = |name: &str| read_text(&path.join(format!("core.{name}_registry")));
-    let (floors, areas) = (registry("floor")?, registry("area")?);
-    let (devices, entities) = (registry("device")?, registry("entity")?);
-    let registries =
-        Registries { floors: &floors, areas: &areas, devices: &devices, entities: &entities };
-    Home::from_registries(registries).map_err(|error| wrong(&error))
-}
 
-fn read_text(path: &Path) -> Result<String, String> {
-    let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let file = std::fs::File::open(path).map_err(|error| wrong(&error))?;
-    let mut text = String::new();
-    let read = file.take(HOME_BYTES_MAX + 1).read_to_string(&mut text);
-    if read.map_err(|error| wrong(&error))? > usize::try_from(HOME_BYTES_MAX).unwrap_or(usize::MAX)
-    {
-        return Err(wrong(&format!("over the limit of {HOME_BYTES_MAX} bytes")));
-    }
-    Ok(text)
-}

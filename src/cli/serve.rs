@@ -58,10 +58,9 @@ impl Serve {
     pub fn run(self) -> Result<(), Failure> {
         let config = self.read().map_err(failure)?;
         let environment = Environment::read();
-        let is_root = rustix::process::geteuid().is_root();
         let path = self.socket.clone().or_else(|| environment.socket.clone());
         let path = path.or_else(|| config.socket.path.clone());
-        let path = path.or_else(|| environment.listen_path(is_root));
+        let path = path.or_else(|| environment.listen_path());
         // Before the first thread: see `listeners`.
         let listeners = listeners(&config, path).map_err(failure)?;
         if listeners.is_empty() {

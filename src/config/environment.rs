@@ -10,11 +10,17 @@ pub const SOCKET_VARIABLE: &str = "MOED_SOCKET";
 /// Where the daemon of the system listens.
 pub const SYSTEM_SOCKET: &str = "/run/moed/moed.sock";
 
+/// Where the daemon of the system keeps what must last.
+const SYSTEM_STATE: &str = "/var/lib/moed";
+
 /// What was found in the environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     pub socket: Option<PathBuf>,
     pub runtime_dir: Option<PathBuf>,
+    /// Given by systemd, or where this user's programs keep what must last.
+    pub state_dir: Option<PathBuf>,
+    pub is_root: bool,
 }
 
 impl Environment {
@@ -23,13 +29,28 @@ impl Environment {
         let path = |name: &str| {
             std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
         };
-        Self { socket: path(SOCKET_VARIABLE), runtime_dir: path("XDG_RUNTIME_DIR") }
+        let of_user = || path("XDG_STATE_HOME").or_else(|| Some(path("HOME")?.join(".local/state")));
+        let is_root = rustix::process::geteuid().is_root();
+        let state_dir = path("STATE_DIRECTORY");
+        let of_user = || of_user().map(|dir| dir.join("moed"));
+        Self {
+            socket: path(SOCKET_VARIABLE),
+            runtime_dir: path("XDG_RUNTIME_DIR"),
+            state_dir: state_dir.or_else(|| if is_root { None } else { of_user() }),
+            is_root,
+        }
     }
 
-    /// Where a daemon that is told nothing else listens; `is_root` is whether it may use the
-    /// system's place. `None`: nowhere that this user could write.
-    pub fn listen_path(&self, is_root: bool) -> Option<PathBuf> {
-        let system = is_root.then(|| PathBuf::from(SYSTEM_SOCKET));
+    /// Where `.moed` files are unpacked.
+    pub fn unpack_dir(&self) -> PathBuf {
+        let state = self.state_dir.clone().unwrap_or_else(|| PathBuf::from(SYSTEM_STATE));
+        state.join("unpacked")
+    }
+
+    /// Where a daemon that is told nothing else listens. `None`: nowhere that this user could
+    /// write.
+    pub fn listen_path(&self) -> Option<PathBuf> {
+        let system = self.is_root.then(|| PathBuf::from(SYSTEM_SOCKET));
         self.socket.clone().or(system).or_else(|| self.user_socket())
     }
 

@@ -51,8 +51,8 @@ pub struct Models {
     /// Threads that compute one run; 0: as many as there are processors.
     pub threads: usize,
     pub memory_check: bool,
-    /// Where `.moed` files are unpacked.
-    pub unpack_dir: PathBuf,
+    /// Where `.moed` files are unpacked; `None`: where this user's daemon keeps its state.
+    pub unpack_dir: Option<PathBuf>,
     /// The file of the home whose devices answers name.
     pub home: Option<PathBuf>,
 }
@@ -96,7 +96,7 @@ impl Default for Config {
                 poll_interval: Duration::from_secs(2),
                 threads: 0,
                 memory_check: true,
-                unpack_dir: PathBuf::from("/var/lib/moed/unpacked"),
+                unpack_dir: None,
                 home: None,
             },
             scheduler: SchedulerOptions::default(),
@@ -176,7 +176,7 @@ fn models(mut fields: Fields, default: Models) -> Result<Models, FieldError> {
         poll_interval: ms(&mut fields, "poll_interval_ms", 50..=HOUR_MS, default.poll_interval)?,
         threads: count(&mut fields, "threads", 0..=64, default.threads)?,
         memory_check: fields.boolean_or("memory_check", default.memory_check)?,
-        unpack_dir: path(&mut fields, "unpack_dir", PATH_BYTES)?.unwrap_or(default.unpack_dir),
+        unpack_dir: path(&mut fields, "unpack_dir", PATH_BYTES)?,
         home: path(&mut fields, "home", PATH_BYTES)?,
     };
     fields.finish()?;

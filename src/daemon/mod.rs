@@ -4,6 +4,7 @@
 //! [`Daemon`] is what transports see; [`serve`] is the process around it: signals, listeners,
 //! systemd. Here and nowhere else everything knows everything.
 
+mod counters;
 pub mod log;
 pub mod serve;
 
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::bundle::Limits;
+use crate::config::environment::Environment;
 use crate::config::{self, Config, ConfigError};
 use crate::engine::kernel::{self, SelectError};
 use crate::engine::{Backend, Model};
@@ -26,6 +28,7 @@ use crate::repository::slot::Slot;
 use crate::repository::version::Version;
 use crate::repository::{Event, Repository, RepositoryOptions};
 use crate::scheduler::{Scheduler, not_found, shown};
+use crate::transport::unix::Counters;
 
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
@@ -57,10 +60,12 @@ impl Daemon {
         config: &Config,
         backend: Box<dyn Backend>,
         pretended: Vec<Pretended>,
+        connections: Arc<Counters>,
         settled: Box<dyn FnOnce() + Send>,
     ) -> Result<Self, StartError> {
         let kernel = kernel::active()?;
-        let metrics = Arc::new(Metrics::new(kernel.name()));
+        let connections = Box::new(counters::Connections(connections));
+        let metrics = Arc::new(Metrics::new(kernel.name(), vec![connections]));
         let home = read_home(config)?;
         let scheduler = Scheduler::start(config.scheduler.clone()).map_err(StartError::Threads)?;
         let scheduler = Arc::new(scheduler);
@@ -232,7 +237,11 @@ pub fn load_settings(config: &Config) -> LoadSettings {
         threads: if config.models.threads == 0 { processors } else { config.models.threads },
         limits: Limits::default(),
         is_memory_checked: config.models.memory_check,
-        unpack_dir: config.models.unpack_dir.clone(),
+        unpack_dir: config
+            .models
+            .unpack_dir
+            .clone()
+            .unwrap_or_else(|| Environment::read().unpack_dir()),
     }
 }
 

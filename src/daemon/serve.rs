@@ -16,7 +16,7 @@ use super::{Daemon, Pretended, StartError};
 use crate::config::{Config, ConfigError};
 use crate::engine::Backend;
 use crate::infer::{Admin, ModelState, Service as _};
-use crate::transport::unix::{Counters, ListenError, Listener, serve};
+use crate::transport::unix::{Access, Counters, ListenError, Listener, serve};
 
 /// Why the process ends with an error.
 #[derive(Debug, thiserror::Error)]
@@ -61,12 +61,14 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
         // Without a receiver, the process is stopping.
         let _ = settled.send(());
     });
-    let daemon = Arc::new(Daemon::start(&config, backend, pretended, settled)?);
+    let counters = Arc::<Counters>::default();
+    let daemon =
+        Daemon::start(&config, backend, pretended, Arc::clone(&counters), settled)?;
+    let daemon = Arc::new(daemon);
     let admin: Arc<dyn Admin> = Arc::<Daemon>::clone(&daemon);
     let (stop, stopped) = watch::channel(false);
     let settings = Arc::new(config.http.clone());
-    let serving =
-        serve(listeners, admin, Arc::clone(&settings), Arc::<Counters>::default(), stopped);
+    let serving = serve(listeners, admin, Arc::clone(&settings), counters, stopped);
     let serving = tokio::spawn(serving);
     let mut watchdog = Watchdog::new();
     let mut is_ready_said = false;
@@ -75,7 +77,8 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
             _ = &mut is_settled, if !is_ready_said => {
                 is_ready_said = true;
                 tell(&[NotifyState::Ready, NotifyState::Status(&summary(&daemon))]);
-                log::info!("ready after {} ms: {}", started.elapsed().as_millis(), summary(&daemon));
+                let ms = started.elapsed().as_millis();
+                log::info!("ready after {ms} ms: {}", summary(&daemon));
             }
             Some(()) = signals.hang_up.recv() => reload(&daemon, reread, &config),
             Some(()) = signals.terminate.recv() => break,
@@ -101,7 +104,10 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
         drained = draining => {
             // The answers are on their way: connections end when they are written.
             let _ = serving.await;
-            if drained.unwrap_or(false) { Ok(()) } else { Err(ServeError::Drain(settings.stop_time_max)) }
+            match drained {
+                Ok(true) => Ok(()),
+                _ => Err(ServeError::Drain(settings.stop_time_max)),
+            }
         }
         Some(()) = signals.terminate.recv() => Err(ServeError::Drain(Duration::ZERO)),
         Some(()) = signals.interrupt.recv() => Err(ServeError::Drain(Duration::ZERO)),
@@ -185,7 +191,6 @@ impl Watchdog {
 ///
 /// Call it before the first thread is started: it takes variables out of the environment.
 pub fn listeners(config: &Config, path: Option<PathBuf>) -> Result<Vec<Listener>, ListenError> {
-    use crate::transport::unix::Access;
     let mut listeners = Listener::from_systemd()?;
     if let Some(path) = path.filter(|_| listeners.is_empty()) {
         listeners.push(Listener::bind_unix(&path, Access::Everybody)?);

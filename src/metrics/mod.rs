@@ -10,6 +10,7 @@ pub mod process;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -129,8 +130,8 @@ pub struct Metrics {
 type Models = Arc<Mutex<BTreeMap<String, Arc<ModelMetrics>>>>;
 
 impl Metrics {
-    /// Starts counting. `kernel` is the name of the kernel in use.
-    pub fn new(kernel: &str) -> Self {
+    /// Starts counting. `kernel` is the name of the kernel in use; `others` count for themselves.
+    pub fn new(kernel: &str, others: Vec<Box<dyn Collector>>) -> Self {
         let mut registry = Registry::with_prefix("moed");
         let families = Families::new();
         families.register(&mut registry);
@@ -140,6 +141,7 @@ impl Metrics {
         let models = Models::default();
         registry.register_collector(Box::new(experts::ExpertLoads(Arc::clone(&models))));
         registry.register_collector(Box::new(process::Process::started_now()));
+        others.into_iter().for_each(|other| registry.register_collector(other));
         Self { registry, families, models }
     }
 

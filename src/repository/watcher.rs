@@ -12,6 +12,7 @@ use super::scan::{Candidate, Found, scan};
 use super::slot::{Slot, Standing};
 use super::version::Version;
 use super::{Command, Event, Observer, RepositoryOptions, Slots};
+use crate::bundle::remove_leftovers;
 use crate::engine::Backend;
 use crate::infer::{Code, Done, InferError, ModelState};
 use crate::pipeline::intent::Home;
@@ -44,6 +45,7 @@ impl Watcher {
         commands: &Receiver<Command>,
         settled: impl FnOnce(),
     ) {
+        self.tidy();
         for version in fixed {
             let slot = self.slot(version.name());
             slot.serve(Some(Arc::new(version)));
@@ -63,6 +65,16 @@ impl Watcher {
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => self.look(),
             }
+        }
+    }
+
+    /// Removes what a power cut has left of an unpacking.
+    fn tidy(&self) {
+        let folder = &self.options.load.unpack_dir;
+        if let Err(error) = remove_leftovers(folder)
+            && folder.exists()
+        {
+            log::warn!("{}: can't be tidied: {error}", folder.display());
         }
     }
 

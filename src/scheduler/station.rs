@@ -209,7 +209,8 @@ impl Station {
         let reason = state.quarantine.reason().unwrap_or_default().to_owned();
         drop(state);
         self.metrics.note_queued(0);
-        log::error!(MODEL = &**self.slot.name(); "model {}: quarantined: {reason}", self.slot.name());
+        let name = &**self.slot.name();
+        log::error!(MODEL = name; "model {name}: quarantined: {reason}");
         jobs.into_iter().for_each(|job| self.refuse(job, in_quarantine(remaining)));
     }
 

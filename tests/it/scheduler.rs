@@ -42,7 +42,7 @@ impl Setup {
     fn new(behaviour: Behaviour, options: SchedulerOptions) -> Self {
         let slot = Arc::new(Slot::new("x"));
         slot.serve(Some(version(behaviour)));
-        let metrics = Metrics::new("none");
+        let metrics = Metrics::new("none", Vec::new());
         let scheduler = Scheduler::start(options).expect("it starts");
         scheduler.serve(&slot, &metrics).expect("workers start");
         Self { scheduler, slot, metrics }

@@ -49,17 +49,8 @@ impl Demo {
         let models = self.models.clone().map_or_else(shipped, Ok)?;
         let daemon = Process::start(&models, &[])?;
         let socket = daemon.socket();
-        print(&format!(
-            "moed serves {MODEL} on {}, ready after {} ms\n\n     {:<48} {:<25} {:>4} {:>2} {:>7} {:>6}\n",
-            socket.display(),
-            daemon.start.as_millis(),
-            "what was said",
-            "what it means",
-            "sure",
-            "k",
-            "experts",
-            "us",
-        ))?;
+        let (place, ms) = (socket.display(), daemon.start.as_millis());
+        print(&format!("moed serves {MODEL} on {place}, ready after {ms} ms\n\n{}", head()))?;
         let mut client = daemon.client()?;
         let mut tally = Tally::default();
         let mut numbers = Numbers::new(self.seed);
@@ -107,6 +98,14 @@ fn shipped() -> Result<PathBuf, Failure> {
         let places = MODEL_DIRECTORIES.join(", ");
         failure(format!("model `{MODEL}`: not in {places}: name its directory with --models"))
     })
+}
+
+/// The columns' names.
+fn head() -> String {
+    format!(
+        "     {:<48} {:<25} {:>4} {:>2} {:>7} {:>6}\n",
+        "what was said", "what it means", "sure", "k", "experts", "us"
+    )
 }
 
 fn line(text: &str, intent: &str, is_right: bool, answer: &Value) -> String {
