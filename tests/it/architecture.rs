@@ -31,7 +31,16 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
     ("lib", &[]),
     (
         "bundle",
-        &["engine", "engine::inspect", "engine::limits", "fields", "infer", "pipeline", "tensor"],
+        &[
+            "engine",
+            "engine::inspect",
+            "engine::layout",
+            "engine::limits",
+            "fields",
+            "infer",
+            "pipeline",
+            "tensor",
+        ],
     ),
     ("pipeline", &["fields", "infer", "tensor"]),
     (

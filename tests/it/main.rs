@@ -11,6 +11,7 @@
 
 mod architecture;
 mod bundle;
+mod cli_resolve;
 mod engine;
 mod inspect;
 mod intent;
