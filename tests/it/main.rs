@@ -11,6 +11,7 @@
 
 mod architecture;
 mod bundle;
+mod cli_resolve;
 mod codec;
 mod engine;
 mod inspect;

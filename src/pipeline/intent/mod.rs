@@ -10,6 +10,7 @@ mod home;
 mod home_assistant;
 mod number;
 mod resolve;
+mod slots;
 mod values;
 
 use std::sync::Arc;

@@ -52,12 +52,13 @@ pub fn parse(words: &[&str]) -> Option<f64> {
     let parts = words.iter().map(|word| part(word));
     // From the first word of a number to before the first that is of none.
     let run: Vec<Part> = parts.skip_while(Option::is_none).map_while(|part| part).collect();
-    if run.iter().all(|part| matches!(part, Part::Filler)) {
-        // "an hour", "a minute".
-        return words.iter().any(|word| matches!(*word, "a" | "an")).then_some(1.0);
-    }
     let value = sum(&run)?;
     (value.abs() <= NUMBER_MAX).then_some(value)
+}
+
+/// Whether `word` alone says a number.
+pub fn is_number(word: &str) -> bool {
+    matches!(part(word), Some(Part::Number(_) | Part::Times(_) | Part::Half))
 }
 
 fn sum(run: &[Part]) -> Option<f64> {

@@ -7,8 +7,8 @@ use serde_json::{Number, Value};
 use super::number;
 
 /// Slots that hold a share of 0 to 100.
-const PERCENT: [&str; 4] = ["brightness", "position", "percentage", "volume_level"];
-const DURATIONS: [&str; 6] =
+pub const PERCENT: [&str; 4] = ["brightness", "position", "percentage", "volume_level"];
+pub const DURATIONS: [&str; 6] =
     ["hours", "minutes", "seconds", "start_hours", "start_minutes", "start_seconds"];
 
 /// Words that stand for a share, the longest of those that begin alike first.
@@ -38,16 +38,19 @@ const LEVELS: [(&str, u8); 22] = [
 ];
 
 /// Colours of light by name, in kelvin.
-const KELVIN: [(&str, u32); 9] = [
-    ("candle", 1900),
-    ("candlelight", 1900),
-    ("warm", 2700),
-    ("soft", 2700),
-    ("neutral", 3500),
-    ("cold", 4000),
-    ("cool", 4000),
-    ("day", 6500),
-    ("daylight", 6500),
+const KELVIN: [(&[&str], u32); 12] = [
+    (&["candle", "light"], 1900),
+    (&["candlelight"], 1900),
+    (&["warm", "white"], 2700),
+    (&["soft", "white"], 2700),
+    (&["warm"], 2700),
+    (&["neutral", "white"], 3500),
+    (&["cold", "white"], 4000),
+    (&["cool", "white"], 4000),
+    (&["cold"], 4000),
+    (&["cool"], 4000),
+    (&["day", "light"], 6500),
+    (&["daylight"], 6500),
 ];
 
 const COLORS: [&str; 36] = [
@@ -128,10 +131,12 @@ const STATES: [(&str, &str); 17] = [
 ];
 
 /// Words that make a step in volume a step down.
-const DOWN: [&str; 10] = [
-    "down", "lower", "decrease", "reduce", "quieter", "softer", "lessen", "less", "drop",
-    "turndown",
+const DOWN: [&str; 12] = [
+    "down", "lower", "decrease", "reduce", "quieter", "quiet", "softer", "lessen", "less", "drop",
+    "loud", "noisy",
 ];
+/// A shorter word is not taken for a misspelt one of those.
+const MISSPELT_CHARS_MIN: usize = 5;
 
 /// What the slot `slot` holds if `words` were said for it, in lower case, as `text` of the
 /// sentence `sentence`.
@@ -142,10 +147,9 @@ pub fn value(slot: &str, words: &[&str], text: &str, sentence: &[&str]) -> Value
     }
     if DURATIONS.contains(&slot) {
         return match number::parse(words) {
-            _ if words == ["1", "2"] => Value::from(30),
-            // "half an hour": the slot of the next smaller unit.
-            Some(0.5) => Value::from(30),
             Some(number) => number_value(number),
+            // "an hour", "a minute".
+            None if words.iter().any(|word| matches!(*word, "a" | "an")) => Value::from(1),
             None => said(),
         };
     }
@@ -156,6 +160,19 @@ pub fn value(slot: &str, words: &[&str], text: &str, sentence: &[&str]) -> Value
         "state" => lookup(&STATES, words).unwrap_or_else(said),
         "media_class" => lookup(&MEDIA_CLASSES, words).unwrap_or_else(said),
         _ => Value::String(text.to_owned()),
+    }
+}
+
+/// A value for the slot among words that were not tagged, if there is one that can be no other
+/// slot's.
+pub fn found_in(slot: &str, words: &[&str]) -> Option<Value> {
+    let has_number = words.iter().any(|word| number::is_number(word));
+    match slot {
+        "color" => words.iter().find(|word| COLORS.contains(word)).map(|word| Value::from(*word)),
+        "volume_step" => Some(volume_step(words, words)),
+        "temperature" if has_number => temperature(words),
+        _ if PERCENT.contains(&slot) && has_number => percent(words),
+        _ => None,
     }
 }
 
@@ -172,14 +189,23 @@ fn percent(words: &[&str]) -> Option<Value> {
 }
 
 fn temperature(words: &[&str]) -> Option<Value> {
-    let kelvin = |word: &&str| KELVIN.iter().find(|(name, _)| name == word).map(|(_, k)| *k);
-    let number = number::parse(words).map(number_value);
-    number.or_else(|| words.iter().find_map(kelvin).map(Value::from))
+    number::parse(words).map(number_value).or_else(|| kelvin(words))
+}
+
+/// The colour of light that `words` name, in kelvin.
+pub fn kelvin(words: &[&str]) -> Option<Value> {
+    KELVIN.iter().find(|(name, _)| *name == words).map(|(_, kelvin)| Value::from(*kelvin))
 }
 
 fn volume_step(words: &[&str], sentence: &[&str]) -> Value {
-    let is_down = sentence.iter().any(|word| DOWN.contains(word));
-    match number::parse(words) {
+    let is_near = |word: &str| {
+        let near =
+            |name: &&str| name.len() >= MISSPELT_CHARS_MIN && strsim::osa_distance(name, word) == 1;
+        DOWN.iter().any(near)
+    };
+    let is_down = sentence.iter().any(|word| DOWN.contains(word) || is_near(word));
+    let has_number = words.iter().any(|word| number::is_number(word));
+    match number::parse(words).filter(|_| has_number) {
         Some(step) => number_value(if is_down { -step.abs() } else { step }),
         None => Value::from(if is_down { "down" } else { "up" }),
     }

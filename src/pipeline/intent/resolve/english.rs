@@ -16,14 +16,15 @@ const fn kind(domains: &'static [&'static str], device_class: &'static str) -> K
 }
 
 const COVER: &[&str] = &["cover"];
-const OPENING: &[&str] = &["cover", "binary_sensor"];
+const OPENING: &[&str] = &["cover", "binary_sensor", "lock"];
+const PERSON: &[&str] = &["person"];
 const SENSOR: &[&str] = &["sensor"];
 const BINARY: &[&str] = &["binary_sensor"];
 const CLIMATE: &[&str] = &["climate"];
 const PLAYER: &[&str] = &["media_player"];
 
 /// Nouns in the singular; those of two words are found first.
-const NOUNS: [(&str, Kind); 73] = [
+const NOUNS: [(&str, Kind); 81] = [
     ("light", kind(&["light"], "")),
     ("lamp", kind(&["light"], "")),
     ("bulb", kind(&["light"], "")),
@@ -42,9 +43,9 @@ const NOUNS: [(&str, Kind); 73] = [
     ("awning", kind(COVER, "awning")),
     ("cover", kind(COVER, "")),
     ("garage door", kind(OPENING, "garage")),
-    ("gate", kind(COVER, "gate")),
+    ("gate", kind(OPENING, "gate")),
     ("window", kind(OPENING, "window")),
-    ("door", kind(&["cover", "lock", "binary_sensor"], "door")),
+    ("door", kind(OPENING, "door")),
     ("door lock", kind(&["lock"], "")),
     ("lock", kind(&["lock"], "")),
     ("deadbolt", kind(&["lock"], "")),
@@ -96,6 +97,14 @@ const NOUNS: [(&str, Kind); 73] = [
     ("moisture", kind(BINARY, "moisture")),
     ("leak", kind(BINARY, "moisture")),
     ("water leak", kind(BINARY, "moisture")),
+    ("who", kind(PERSON, "")),
+    ("anyone", kind(PERSON, "")),
+    ("anybody", kind(PERSON, "")),
+    ("someone", kind(PERSON, "")),
+    ("somebody", kind(PERSON, "")),
+    ("everyone", kind(PERSON, "")),
+    ("everybody", kind(PERSON, "")),
+    ("people", kind(PERSON, "")),
     ("sensor", kind(&["sensor", "binary_sensor"], "")),
 ];
 
@@ -133,7 +142,7 @@ pub fn synonymy(a: &str, b: &str) -> f32 {
 }
 
 /// Words that name nothing by themselves.
-const STOP_WORDS: [&str; 92] = [
+const STOP_WORDS: [&str; 93] = [
     "a", "an", "the", "my", "our", "your", "his", "her", "their", "this", "that", "these", "those",
     "it", "its", "i", "me", "we", "us", "you", "he", "she", "they", "them", "in", "on", "off",
     "at", "of", "to", "from", "for", "by", "with", "and", "or", "not", "no", "is", "are", "was",
@@ -141,7 +150,7 @@ const STOP_WORDS: [&str; 92] = [
     "should", "may", "please", "hey", "ok", "okay", "thanks", "thank", "now", "there", "here",
     "what", "which", "who", "where", "when", "how", "why", "much", "many", "any", "some", "want",
     "need", "like", "let", "just", "turn", "switch", "set", "make", "put", "get", "go", "give",
-    "tell", "s", "t", "up",
+    "tell", "s", "t", "up", "down",
 ];
 
 pub fn is_stop_word(word: &str) -> bool {
@@ -150,7 +159,8 @@ pub fn is_stop_word(word: &str) -> bool {
 
 /// Words that ask for more than one.
 pub fn is_all(word: &str) -> bool {
-    ["all", "every", "each", "both", "entire", "whole"].contains(&word) || is_everything(word)
+    let words = ["all", "every", "each", "both", "entire", "whole", "any", "some", "which", "many"];
+    words.contains(&word) || is_everything(word)
 }
 
 /// Words for every device, whatever it is.

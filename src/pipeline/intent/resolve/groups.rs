@@ -4,9 +4,9 @@ use serde_json::{Map, Value};
 
 use super::english::{self, Kind, Objects};
 use super::index::{Index, Of, Thing};
-use super::mention::Role;
 use super::score::{WORDS_MAX, Words, fit};
 use super::{GROUP_SCORE_MIN, MENTION_PART, Query};
+use crate::pipeline::intent::slots::Role;
 
 /// The areas and floors of a sentence.
 #[derive(Debug, Default)]
@@ -15,9 +15,9 @@ pub struct Places {
 }
 
 /// Of its name, this part must have been said where the model tagged a place.
-const TAGGED_MIN: f32 = 0.62;
+const TAGGED_MIN: f32 = 0.5;
 /// And this one where it did not.
-const UNTAGGED_MIN: f32 = 0.8;
+const UNTAGGED_MIN: f32 = 0.84;
 const PLACES_MAX: usize = 8;
 
 impl Places {
@@ -96,20 +96,23 @@ pub struct Group {
     pub slots: Map<String, Value>,
 }
 
+/// Of a kind of which there is nothing where it was looked for.
+const NONE_THERE: f32 = 0.9;
 /// How much less likely several devices are, if one was spoken of.
 const SINGULAR_PENALTY: f32 = 0.06;
 
 /// The kind that is spoken of, and how.
-struct Head {
+pub struct Head {
     kind: Option<Kind>,
     words: Words,
-    is_plural: bool,
+    /// The word for the kind, if it is a plural.
+    pub plural: Option<usize>,
     is_everything: bool,
     is_all: bool,
 }
 
 impl Head {
-    fn new(query: &Query<'_>) -> Self {
+    pub fn new(query: &Query<'_>) -> Self {
         let Query { mention, spoken, .. } = query;
         let words = spoken.with(|_, _| true);
         let is_all = words.iter().any(|at| english::is_all(spoken.word(at)));
@@ -129,8 +132,8 @@ impl Head {
             words.insert(at);
         }
         let plural = |at: usize| spoken.tokens.get(at).is_some_and(super::token::Token::is_plural);
-        let is_plural = head.is_some_and(plural);
-        Self { kind, words, is_plural, is_everything, is_all }
+        let plural = head.filter(|&at| plural(at));
+        Self { kind, words, plural, is_everything, is_all }
     }
 }
 
@@ -139,10 +142,10 @@ pub fn group(
     index: &Index,
     query: &Query<'_>,
     places: &Places,
+    head: &Head,
     weights: &[f32; WORDS_MAX],
 ) -> Option<Group> {
-    let head = Head::new(query);
-    let domains = domains(query, &head, places)?;
+    let domains = domains(query, head, places)?;
     let in_places = places.all();
     let select = |is_here: &dyn Fn(&Thing) -> bool, class: &dyn Fn(&Thing) -> bool| {
         let is_of = |thing: &Thing| {
@@ -170,18 +173,20 @@ pub fn group(
     }
     let suits =
         |&at: &usize| index.things.get(at).map_or(0.0, |thing| query.act.suits(&thing.domain));
-    let best = things.iter().map(suits).fold(0.0, f32::max);
+    let mut best = things.iter().map(suits).fold(0.0, f32::max);
     things.retain(|at| suits(at) >= best);
     if things.is_empty() {
-        return None;
+        // There is none here; that they were meant is still to be said.
+        head.kind?;
+        best = NONE_THERE;
     }
     let place_words = places.words();
     let like = |at: usize| f32::from(u8::from(place_words.has(at) || head.words.has(at)));
     let explained = query.mention.explained(weights, like);
-    let is_many = head.is_plural || head.is_all;
+    let is_many = head.plural.is_some() || head.is_all;
     let penalty = if is_many { 0.0 } else { SINGULAR_PENALTY };
     let score = (MENTION_PART * explained + (1.0 - MENTION_PART) - penalty) * best;
-    let slots = slots(query, &head, &domains, index, &things);
+    let slots = slots(query, head, &domains, index, &things);
     // The only vacuum of a home is meant, by whatever brand or pet name it goes.
     let is_only = |thing: &Thing| english::is_mobile(&thing.domain);
     let is_only =

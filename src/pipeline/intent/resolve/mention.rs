@@ -1,49 +1,20 @@
 //! What a sentence mentions: its words, what the model took each for, and how much each says.
 
-use serde_json::{Map, Value};
-
 use super::super::Sentence;
 use super::super::decode::{Reading, Span};
-use super::super::values;
+use super::super::slots::Role;
 use super::english::{self, Kind};
 use super::score::{Likeness, WORDS_MAX, Words};
 use super::token::Token;
 
-/// What the model took a word for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Part of the name of a device, a person, a list.
-    Name,
-    /// An area or a floor.
-    Place,
-    /// A word for a kind of devices.
-    Kind,
-    /// A number, a colour, an item: nothing that has a name in the home.
-    Value,
-    /// Nothing.
-    Free,
-}
-
-impl Role {
-    /// Of the words of a slot.
-    pub fn of(slot: &str) -> Self {
-        match slot {
-            "name" => Self::Name,
-            "area" | "floor" => Self::Place,
-            "domain" | "device_class" => Self::Kind,
-            _ => Self::Value,
-        }
-    }
-
-    /// How much a word of this role says about what is meant.
-    fn weight(self) -> f32 {
-        match self {
-            Self::Name => 1.0,
-            Self::Place => 0.8,
-            Self::Kind => 0.6,
-            Self::Free => 0.35,
-            Self::Value => 0.0,
-        }
+/// How much a word of a role says about what is meant.
+fn weight(role: Role) -> f32 {
+    match role {
+        Role::Name => 1.0,
+        Role::Place => 0.8,
+        Role::Kind => 0.6,
+        Role::Free => 0.35,
+        Role::Value => 0.0,
     }
 }
 
@@ -63,8 +34,6 @@ pub struct Spoken<'a> {
     names: Vec<Words>,
     /// Tagged places: the slot, and the words.
     places: Vec<(String, Words)>,
-    /// Slots whose values are in the sentence.
-    pub values: Map<String, Value>,
 }
 
 impl<'a> Spoken<'a> {
@@ -80,20 +49,19 @@ impl<'a> Spoken<'a> {
             acting: Words::default(),
             names: Vec::new(),
             places: Vec::new(),
-            values: Map::new(),
         };
         for word in 0..count {
             spoken.acting.insert(word);
         }
         for span in &reading.spans {
-            spoken.take_span(span, &words);
+            spoken.take_span(span, &words, &reading.intent);
         }
         spoken.find_nouns(&words);
         spoken
     }
 
-    fn take_span(&mut self, span: &Span, words: &[&str]) {
-        let role = Role::of(&span.slot);
+    fn take_span(&mut self, span: &Span, words: &[&str], intent: &str) {
+        let role = Role::of(&span.slot, intent);
         let (from, to) = span.words;
         let mut taken = Words::default();
         for word in from..to.min(self.roles.len()) {
@@ -107,12 +75,6 @@ impl<'a> Spoken<'a> {
             self.acting = self.acting.without(taken);
         }
         match role {
-            Role::Value => {
-                let said = words.get(from..to).unwrap_or_default();
-                let text = span.text(&self.sentence.text, &self.sentence.words);
-                let value = values::value(&span.slot, said, text, words);
-                self.values.entry(span.slot.clone()).or_insert(value);
-            }
             Role::Name => self.take_name(taken, words),
             Role::Place => {
                 let mut place = Words::default();
@@ -120,7 +82,7 @@ impl<'a> Spoken<'a> {
                 taken.iter().filter(is_own).for_each(|at| place.insert(at));
                 self.places.push((span.slot.clone(), place));
             }
-            Role::Kind | Role::Free => {}
+            Role::Kind | Role::Value | Role::Free => {}
         }
     }
 
@@ -284,7 +246,7 @@ impl Mention {
                 _ => 1.0,
             };
             if let Some(weight) = weights.get_mut(at) {
-                *weight = role.weight() * known;
+                *weight = self::weight(role) * known;
             }
         }
         weights

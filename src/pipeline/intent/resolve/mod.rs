@@ -17,10 +17,11 @@ use serde_json::{Map, Value};
 use super::Sentence;
 use super::decode::Reading;
 use super::home::Home;
+use super::slots::{Role, has_slot, slots};
 use english::{Act, Objects};
-use groups::{Places, group};
+use groups::{Head, Places, group};
 use index::{Index, Of, Thing};
-use mention::{Mention, Role, Spoken};
+use mention::{Mention, Spoken};
 use score::{Likeness, WORDS_MAX, Words, fit};
 
 /// What an answer says beside the intent.
@@ -52,6 +53,8 @@ const ELSEWHERE: f32 = 0.6;
 const GROUP_SCORE_MIN: f32 = 0.7;
 /// Of a device that moves about, whose place is where it is to work.
 const MOBILE_ELSEWHERE: f32 = 0.95;
+/// Of one device, where several were spoken of.
+const SINGULAR_FOR_PLURAL: f32 = 0.95;
 /// How much of what was said fits counts this much; the rest is how much of the name was said.
 const MENTION_PART: f32 = 0.55;
 
@@ -106,7 +109,7 @@ impl Resolver {
         let likeness = Likeness::new(&self.index, &spoken.tokens, spoken.relevant());
         let act = Act::of(&spoken.acting_words());
         let objects = english::objects(&reading.intent);
-        let mut resolved = Resolved { slots: spoken.values.clone(), ..Resolved::default() };
+        let mut resolved = Resolved { slots: slots(sentence, reading), ..Resolved::default() };
         let mut all = Found::default();
         for mention in spoken.mentions() {
             let query = Query { mention, spoken: &spoken, likeness: &likeness, objects, act };
@@ -117,6 +120,7 @@ impl Resolver {
                 resolved.slots.entry(slot).or_insert(value);
             }
         }
+        resolved.slots.retain(|slot, _| has_slot(&reading.intent, slot));
         self.write_places(&all.places, &mut resolved);
         if all.places.is_empty() {
             for (slot, text) in spoken.places() {
@@ -155,9 +159,10 @@ impl Resolver {
             return found;
         }
         let weights = query.mention.weights(query.spoken, query.likeness);
-        let device = self.device(query, &places, &weights);
+        let head = Head::new(query);
+        let device = self.device(query, &places, &head, &weights);
         let device_score = device.as_ref().map_or(0.0, |device| device.score);
-        let group = group(&self.index, query, &places, &weights);
+        let group = group(&self.index, query, &places, &head, &weights);
         let group = group.filter(|group| group.score > device_score.max(group.score_min) + TIE);
         let device = device.filter(|device| device.score >= SCORE_MIN);
         if let Some(group) = group {
@@ -186,6 +191,7 @@ impl Resolver {
         &self,
         query: &Query<'_>,
         places: &Places,
+        head: &Head,
         weights: &[f32; WORDS_MAX],
     ) -> Option<Candidate> {
         let (in_places, place_words) = (places.all(), places.words());
@@ -213,6 +219,11 @@ impl Resolver {
             if !is_here && !place_words.without(fit.words).is_empty() {
                 score *=
                     if english::is_mobile(&thing.domain) { MOBILE_ELSEWHERE } else { ELSEWHERE };
+            }
+            // "the lights" are not the one called light.
+            let is_other_number = |word| fit.likes.get(word).is_some_and(|&like| like < 1.0);
+            if head.plural.is_some_and(is_other_number) {
+                score *= SINGULAR_FOR_PLURAL;
             }
             score *= query.act.suits(&thing.domain);
             match &mut best {
@@ -267,9 +278,9 @@ fn adapt_state(slots: &mut Map<String, Value>) {
 
 /// What can be said without a home: the slots, as they were spoken.
 pub fn without_home(sentence: &Sentence, reading: &Reading) -> Resolved {
-    let mut slots = Spoken::new(sentence, reading).values;
+    let mut slots = slots(sentence, reading);
     for span in &reading.spans {
-        if Role::of(&span.slot) != Role::Value {
+        if Role::of(&span.slot, &reading.intent) != Role::Value {
             let text = span.text(&sentence.text, &sentence.words);
             slots.entry(span.slot.clone()).or_insert_with(|| Value::from(text));
         }
