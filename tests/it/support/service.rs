@@ -120,8 +120,10 @@ pub fn model(name: &str) -> ModelInfo {
     }
 }
 
-const MODELS: [&str; 10] =
-    ["broken", "double", "echo", "full", "half", "intent", "loading", "lost", "slow", "stuck"];
+const MODELS: [&str; 11] = [
+    "broken", "double", "echo", "echo16", "full", "half", "intent", "loading", "lost", "slow",
+    "stuck",
+];
 
 fn compute(request: &InferRequest) -> Vec<Output> {
     let plain =
