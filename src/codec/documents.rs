@@ -195,8 +195,8 @@ pub fn index_is_of_ready(body: &[u8]) -> Result<bool, DecodeError> {
     if body.trim_ascii().is_empty() {
         return Ok(false);
     }
-    let document: Document = serde_json::from_slice(body).map_err(|error| {
-        DecodeError::field("body", format!("{error}: send nothing, or {{\"ready\": true}}"))
+    let document: Document = serde_json::from_slice(body).map_err(|_| {
+        DecodeError::field("body", "not understood: send nothing, or {\"ready\": true}")
     })?;
     Ok(document.ready)
 }
@@ -215,7 +215,7 @@ pub fn check_load(body: &[u8]) -> Result<(), DecodeError> {
         return Ok(());
     }
     let document: Document = serde_json::from_slice(body)
-        .map_err(|error| DecodeError::field("body", format!("{error}: send nothing, or {{}}")))?;
+        .map_err(|_| DecodeError::field("body", "not understood: send nothing, or {}"))?;
     match document.parameters.names().find(|name| *name == "config" || name.starts_with("file:")) {
         None => Ok(()),
         Some(name) => {

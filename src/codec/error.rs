@@ -12,7 +12,7 @@ pub enum DecodeError {
     )]
     Empty { example: String },
     /// Not JSON, or not of the protocol's form.
-    #[error("body: {cause}: send a JSON object as the Open Inference Protocol has it")]
+    #[error("body: {cause}: docs/protocol.md shows the form of a request")]
     Json { cause: String },
     #[error("{field}: {cause}")]
     Field { field: &'static str, cause: String },

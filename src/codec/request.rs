@@ -38,7 +38,10 @@ pub fn decode(
         None => (body, &[][..]),
         Some(0) => return raw(body, model, limits),
         Some(bytes) => body.split_at_checked(bytes).ok_or_else(|| {
-            let cause = format!("{bytes}: more than the {} bytes of the body", body.len());
+            let cause = format!(
+                "{bytes}: more than the {} bytes of the body: give the bytes of its JSON",
+                body.len()
+            );
             DecodeError::field(HEADER, cause)
         })?,
     };
@@ -64,7 +67,7 @@ pub fn decode(
 /// serde's words. Without position if it is a syntax error of ours to explain.
 fn reason(error: &serde_json::Error) -> String {
     match error.classify() {
-        serde_json::error::Category::Eof => "it ends inside the JSON".to_owned(),
+        serde_json::error::Category::Eof => "it ends inside the JSON: send all of it".to_owned(),
         serde_json::error::Category::Syntax => format!("not JSON: {error}"),
         _ => error.to_string(),
     }
@@ -203,7 +206,8 @@ fn input(
         }
         (None, Some(json)) => json_data(&name, json.get(), dtype, &dims, limits)?,
     };
-    let tensor = Tensor::new(&dims, data).map_err(|error| refused(error.to_string()))?;
+    let tensor =
+        Tensor::new(&dims, data).map_err(|error| refused(format!("{error}: make them agree")))?;
     Ok(NamedTensor { name, tensor })
 }
 
@@ -238,8 +242,8 @@ pub(super) fn of_input(name: &str, error: DataError) -> DecodeError {
 
 /// An id, or none for `null`.
 pub(super) fn id(json: &str, limits: &Limits) -> Result<Option<String>, DecodeError> {
-    let id: Option<String> =
-        serde_json::from_str(json).map_err(|_| DecodeError::field("id", "not a string"))?;
+    let id: Option<String> = serde_json::from_str(json)
+        .map_err(|_| DecodeError::field("id", "not a string: put it into quotes"))?;
     match id {
         Some(id) if id.len() > limits.id_bytes_max => {
             Err(DecodeError::TooLarge { what: "id: bytes".to_owned(), max: limits.id_bytes_max })
@@ -343,7 +347,7 @@ impl<'de> Deserialize<'de> for Document<'de> {
                     let is_known = document.others.iter().any(|(known, _)| *known == key);
                     if is_known || (key == "inputs" && document.inputs.is_some()) {
                         let key = super::shortened(&key);
-                        return Err(A::Error::custom(format_args!("`{key}` is there twice")));
+                        return Err(A::Error::custom(format_args!("`{key}` is given twice")));
                     }
                     if key == "inputs" {
                         document.inputs = Some(map.next_value()?);

@@ -102,10 +102,12 @@ pub struct Answer {
     pub cost: Cost,
 }
 
+type SendAnswer = Box<dyn FnOnce(Result<Answer, InferError>) + Send>;
+
 /// Sends one answer to whoever asked. If it is dropped unsent, it sends
 /// [`Code::Unavailable`], so that every request is answered once whatever happens on its way.
 pub struct Reply {
-    send: Option<Box<dyn FnOnce(Result<Answer, InferError>) + Send>>,
+    send: Option<SendAnswer>,
 }
 
 impl Reply {

@@ -17,13 +17,13 @@ fn read(name: &str, body: &[u8], json_bytes: Option<usize>) -> Result<Decoded, S
 }
 
 /// What comes back of `tensors` when the answer is written, and read again as a request.
-fn echoed(tensors: &[(&str, Tensor)], is_binary: bool) -> Vec<NamedTensor> {
+fn echoed(model: &str, tensors: &[(&str, Tensor)], is_binary: bool) -> Vec<NamedTensor> {
     let ask = json!({
         "inputs": [{"name": "u8", "shape": [1], "datatype": "UINT8", "data": [1]}],
         "outputs": tensors.iter().map(|(name, _)| json!({"name": name})).collect::<Vec<_>>(),
         "parameters": {"binary_data_output": is_binary},
     });
-    let form = read("echo", ask.to_string().as_bytes(), None).expect("it can be asked").form;
+    let form = read(model, ask.to_string().as_bytes(), None).expect("it can be asked").form;
     let outputs = tensors.iter().map(|(name, tensor)| Output {
         name: (*name).into(),
         content: Content::Plain,
@@ -40,9 +40,12 @@ fn echoed(tensors: &[(&str, Tensor)], is_binary: bool) -> Vec<NamedTensor> {
     let json_bytes = encoded.json_bytes.unwrap_or(encoded.bytes.len());
     let (json, binary) = encoded.bytes.split_at(json_bytes);
     let mut document: serde_json::Value = serde_json::from_slice(json).expect("it is JSON");
-    let request = json!({"inputs": document["outputs"].take()}).to_string();
+    let request = json!({
+        "inputs": document["outputs"].take(), "parameters": {"binary_data_output": true},
+    })
+    .to_string();
     let body = [request.as_bytes(), binary].concat();
-    read("echo", &body, Some(request.len())).expect("it can be read").inputs
+    read(model, &body, Some(request.len())).expect("it can be read").inputs
 }
 
 fn tensors() -> impl Strategy<Value = Vec<(&'static str, Tensor)>> {
@@ -86,7 +89,7 @@ proptest! {
     #[test]
     fn tensors_come_back_as_they_went_in_either_form(tensors in tensors()) {
         for is_binary in [false, true] {
-            let back = echoed(&tensors, is_binary);
+            let back = echoed("echo", &tensors, is_binary);
             prop_assert_eq!(back.len(), tensors.len());
             for (back, (name, tensor)) in back.iter().zip(&tensors) {
                 prop_assert_eq!(&back.name, name);
@@ -103,7 +106,7 @@ proptest! {
         let tensor = |data| Tensor::new(&[if let Data::F16(x) = &data { x.len() } else { bytes.len() }], data);
         let f16s = tensor(Data::F16(halves.clone())).unwrap();
         let strings = tensor(Data::Bytes(bytes.clone())).unwrap();
-        let back = echoed(&[("f16", f16s), ("bytes", strings)], true);
+        let back = echoed("echo16", &[("f16", f16s), ("bytes", strings)], true);
         let Data::F16(got) = back[0].tensor.data() else { panic!("another type") };
         let bits = |x: &[f16]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         prop_assert_eq!(bits(got), bits(&halves));
@@ -283,7 +286,7 @@ fn no_request_is_larger_than_the_limits() {
 #[test]
 fn numbers_that_are_not_finite_are_null_in_json() {
     let tensor = Tensor::new(&[3], Data::F32(vec![f32::NAN, f32::INFINITY, 0.1])).unwrap();
-    let back = echoed(&[("f32", tensor)], false);
+    let back = echoed("echo", &[("f32", tensor)], false);
     let Data::F32(values) = back[0].tensor.data() else { panic!("another type") };
     assert!(values[0].is_nan() && values[1].is_nan() && values[2] == 0.1);
 }

@@ -183,12 +183,13 @@ impl<S: Socket> AsyncWrite for Wire<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.socket).poll_flush(cx);
-        if matches!(result, Poll::Ready(Ok(())))
-            && self.progress.has_written()
-            && self.is_half_closed
-        {
-            // The end of the stream is to be read now, which nothing else would say.
-            cx.waker().wake_by_ref();
+        if matches!(result, Poll::Ready(Ok(()))) && self.progress.has_written() {
+            // hyper has asked for the next request already: nobody else would set the timer, or
+            // say that the end of the stream is to be read now.
+            let deadline = self.poll_deadline::<()>(cx);
+            if deadline.is_ready() || self.is_half_closed {
+                cx.waker().wake_by_ref();
+            }
         }
         result
     }

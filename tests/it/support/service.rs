@@ -42,7 +42,8 @@ pub struct Seen {
 }
 
 /// - `intent`: text in, JSON out;
-/// - `echo`: optional inputs of every type, each of which comes back;
+/// - `echo`: optional inputs of every type, each of which comes back but FP16, which only
+///   `echo16` sends;
 /// - `double`: x FP32 [-1, 4], y = 2 x;
 /// - `half`: the same, and y is FP16;
 /// - `slow`: as `intent`, after `delay`;
@@ -87,10 +88,13 @@ fn output(name: &str, dtype: DType, dims: &[Option<usize>], content: Content) ->
 /// The signature of one of the models.
 pub fn model(name: &str) -> ModelInfo {
     let (inputs, outputs) = match name {
-        "echo" => (
-            DTYPES.map(|(name, dtype)| input(name, dtype, &[None], true)).to_vec(),
-            DTYPES.map(|(name, dtype)| output(name, dtype, &[None], Content::Plain)).to_vec(),
-        ),
+        "echo" | "echo16" => {
+            let inputs = DTYPES.map(|(name, dtype)| input(name, dtype, &[None], true)).to_vec();
+            let outputs = DTYPES.iter().filter(|(dtype, _)| name == "echo16" || *dtype != "f16");
+            let plain =
+                |(name, dtype): &(&str, DType)| output(name, *dtype, &[None], Content::Plain);
+            (inputs, outputs.map(plain).collect())
+        }
         "double" | "half" => {
             let dtype = if name == "half" { DType::F16 } else { DType::F32 };
             let dims = [None, Some(4)];
@@ -116,8 +120,10 @@ pub fn model(name: &str) -> ModelInfo {
     }
 }
 
-const MODELS: [&str; 10] =
-    ["broken", "double", "echo", "full", "half", "intent", "loading", "lost", "slow", "stuck"];
+const MODELS: [&str; 11] = [
+    "broken", "double", "echo", "echo16", "full", "half", "intent", "loading", "lost", "slow",
+    "stuck",
+];
 
 fn compute(request: &InferRequest) -> Vec<Output> {
     let plain =

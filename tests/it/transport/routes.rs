@@ -147,9 +147,9 @@ fn what_the_server_and_its_models_are_can_be_asked() {
     }
     assert_eq!(client.get("/v2/health/ready").json(), json!({"ready": true}));
     let models = client.get("/v2/models").json();
-    assert_eq!(models["models"].as_array().map(Vec::len), Some(10));
-    assert_eq!(models["models"][5]["name"], "intent");
-    assert_eq!(models["models"][6]["state"], "UNAVAILABLE");
+    assert_eq!(models["models"].as_array().map(Vec::len), Some(11));
+    assert_eq!(models["models"][6]["name"], "intent");
+    assert_eq!(models["models"][7]["state"], "UNAVAILABLE");
     insta::assert_snapshot!("metadata", client.get("/v2/models/intent").text());
     insta::assert_snapshot!("statistics", client.get("/v2/models/intent/stats").text());
     assert_eq!(client.get("/v2/models/stats").json()["model_stats"][0]["name"], "intent");
@@ -210,8 +210,8 @@ fn the_owner_changes_the_repository_on_its_own_socket() {
     }
     let all = admin.post("/v2/repository/index", b"").json();
     let ready = admin.post("/v2/repository/index", br#"{"ready": true}"#).json();
-    assert_eq!(all.as_array().map(Vec::len), Some(10));
-    assert_eq!(ready.as_array().map(Vec::len), Some(9));
+    assert_eq!(all.as_array().map(Vec::len), Some(11));
+    assert_eq!(ready.as_array().map(Vec::len), Some(10));
     assert_eq!(
         all[0],
         json!({"name": "broken", "version": "1.0.0", "state": "READY", "reason": ""})
