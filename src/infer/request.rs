@@ -105,8 +105,10 @@ pub struct Answer {
 /// Sends one answer to whoever asked. If it is dropped unsent, it sends
 /// [`Code::Unavailable`], so that every request is answered once whatever happens on its way.
 pub struct Reply {
-    send: Option<Box<dyn FnOnce(Result<Answer, InferError>) + Send>>,
+    send: Option<Sender>,
 }
+
+type Sender = Box<dyn FnOnce(Result<Answer, InferError>) + Send>;
 
 impl Reply {
     /// `send` must not block: workers call it.

@@ -83,9 +83,11 @@ fn reproduces_scalar(kernel: &dyn Kernel) -> bool {
     // sums are integers that f32 holds.
     let value = |i: usize| if i % 16 == 5 { -127.0 } else { ((i * 57) % 251) as f32 - 125.0 };
     let x: Vec<f32> = (0..ROWS * K).map(value).collect();
-    [Some(16), Some(32), None].into_iter().all(|block| {
+    let kinds = [(8, Some(16)), (8, Some(32)), (8, None), (4, Some(32)), (4, None)];
+    kinds.into_iter().all(|(bits, block)| {
         let scales = vec![1.0; N * block.map_or(1, |block| K / block)];
-        let matrix = Matrix::new(&weights, 8, N, K, block, &scales, None);
+        let weights = &weights[..N * K * usize::from(bits) / 8];
+        let matrix = Matrix::new(weights, bits, N, K, block, &scales, None);
         [(Precision::Int8, 0.0), (Precision::Int16, 2.0)].into_iter().all(
             |(precision, error_max)| {
                 (1..=ROWS).all(|rows| {

@@ -1,5 +1,7 @@
 //! Activation functions of experts.
 
+use crate::engine::kernel::wide::wide;
+
 /// An activation on a single projection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Function {
@@ -15,7 +17,12 @@ pub enum Function {
 impl Function {
     /// Applies it in place.
     pub fn apply(self, x: &mut [f32]) {
-        match self {
+        wide(Self::each, (self, x));
+    }
+
+    #[inline(always)]
+    fn each(_is_fused: bool, (function, x): (Self, &mut [f32])) {
+        match function {
             Self::Relu => x.iter_mut().for_each(|x| *x = x.max(0.0)),
             Self::Gelu => x.iter_mut().for_each(|x| *x = gelu(*x)),
             Self::Silu => x.iter_mut().for_each(|x| *x *= sigmoid(*x)),
@@ -45,15 +52,28 @@ impl SwiGlu {
 
     /// `out[i]` of `gate[i]` and `linear[i]`.
     pub fn split(self, gate: &[f32], linear: &[f32], out: &mut [f32]) {
+        wide(Self::each_split, (self, gate, linear, out));
+    }
+
+    #[inline(always)]
+    fn each_split(
+        _is_fused: bool,
+        (swiglu, gate, linear, out): (Self, &[f32], &[f32], &mut [f32]),
+    ) {
         for ((out, &gate), &linear) in out.iter_mut().zip(gate).zip(linear) {
-            *out = self.one(gate, linear);
+            *out = swiglu.one(gate, linear);
         }
     }
 
     /// `out[i]` of `pairs[2 i]` (gate) and `pairs[2 i + 1]` (linear).
     pub fn interleaved(self, pairs: &[f32], out: &mut [f32]) {
+        wide(Self::each_pair, (self, pairs, out));
+    }
+
+    #[inline(always)]
+    fn each_pair(_is_fused: bool, (swiglu, pairs, out): (Self, &[f32], &mut [f32])) {
         for (out, &[gate, linear]) in out.iter_mut().zip(pairs.as_chunks::<2>().0) {
-            *out = self.one(gate, linear);
+            *out = swiglu.one(gate, linear);
         }
     }
 }
