@@ -71,6 +71,8 @@ pub struct Workspace {
     /// 0, 1, 2 ...: the row of `hidden` of each pair.
     numbers: Vec<u32>,
     groups: Vec<Group>,
+    /// Rows that each expert ran for.
+    rows_of: Vec<u32>,
     parts: Vec<Part>,
 }
 
@@ -126,7 +128,8 @@ impl Experts {
         k: usize,
         out: &mut [f32],
     ) -> Result<Touched, NotFinite> {
-        let mut rows_of = vec![0u32; self.experts];
+        workspace.rows_of.clear();
+        workspace.rows_of.resize(self.experts, 0);
         let passes = x.chunks(ROWS_MAX * self.hidden).zip(out.chunks_mut(ROWS_MAX * self.hidden));
         for (pass, (x, out)) in passes.enumerate() {
             let own = pass * ROWS_MAX * self.experts;
@@ -134,12 +137,12 @@ impl Experts {
             let router_weights = router_weights.map(|weights| &weights[own..]);
             self.choose(workspace, x.len() / self.hidden, logits, router_weights, k);
             for group in &workspace.groups {
-                rows_of[group.expert] += group.pairs.len() as u32;
+                workspace.rows_of[group.expert] += group.pairs.len() as u32;
             }
             self.pass(kernel, pool, workspace, x, out)
                 .map_err(|NotFinite { row }| NotFinite { row: pass * ROWS_MAX + row })?;
         }
-        let ran = rows_of.iter().enumerate().filter(|(_, rows)| **rows > 0);
+        let ran = workspace.rows_of.iter().enumerate().filter(|(_, rows)| **rows > 0);
         let experts: Vec<_> = ran.map(|(expert, rows)| (expert as u32, *rows)).collect();
         let weight_bytes = (experts.len() * self.expert_bytes()) as u64;
         Ok(Touched { experts, weight_bytes })

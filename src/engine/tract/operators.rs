@@ -259,11 +259,12 @@ impl EvalOp for Operator {
                 Ok(tvec!(tensor(&shape, &out, inputs[0].datum_type())?))
             }
             Self::GroupRouter { router, full_scores } => {
-                let logits = router.logits(run.kernel(), &x);
+                let (kernel, workspace) = run.router();
+                let logits = router.logits(kernel, workspace, &x);
                 let shape = [logits.len() / width, width];
                 let mut first = vec![0f32; logits.len()];
                 if !full_scores {
-                    router.route(&logits, &mut first);
+                    router.route(workspace, &logits, &mut first);
                     return Ok(tvec!(tensor(&shape, &first, inputs[0].datum_type())?));
                 }
                 let mut second = vec![0f32; logits.len()];

@@ -12,6 +12,7 @@ use crate::engine::kernel::Kernel;
 use crate::engine::kernel::activations::NotFinite;
 use crate::engine::kernel::pool::Pool;
 use crate::engine::moe::experts::{self, Experts};
+use crate::engine::moe::group_router;
 use crate::engine::moe::nbits::{self, MatMulNBits};
 use crate::engine::{LayerReport, Run, RunOptions, RunReport, Session, Signature};
 use crate::infer::RunError;
@@ -24,12 +25,14 @@ pub struct RunContext {
     k: Option<usize>,
     experts: experts::Workspace,
     dense: nbits::Workspace,
+    router: group_router::Workspace,
     reports: Vec<LayerReport>,
 }
 
 impl RunContext {
-    pub fn kernel(&self) -> &'static dyn Kernel {
-        self.kernel
+    /// What a router computes with.
+    pub fn router(&mut self) -> (&'static dyn Kernel, &mut group_router::Workspace) {
+        (self.kernel, &mut self.router)
     }
 
     /// Runs a layer of experts and notes what it read.
@@ -96,6 +99,7 @@ impl TractSession {
             k: None,
             experts: experts::Workspace::default(),
             dense: nbits::Workspace::default(),
+            router: group_router::Workspace::default(),
             reports: Vec::new(),
         };
         let mut state = plan.spawn()?;
