@@ -15,6 +15,7 @@ mod inspect;
 mod kernels;
 mod left_out;
 mod loading;
+mod moe_ffn;
 mod operators;
 mod sim;
 mod support;
