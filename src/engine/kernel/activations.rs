@@ -102,21 +102,6 @@ impl Activations {
         if self.planes == 2 { self.stride } else { 0 }
     }
 
-    /// Codes from one row to the next.
-    pub fn stride(&self) -> usize {
-        self.stride
-    }
-
-    /// Codes of all rows, [`Self::stride`] apart, for the two layouts of words.
-    pub fn all_words(&self) -> &[i16] {
-        &self.words
-    }
-
-    /// Scales of all rows, `[rows, chunks]`.
-    pub fn all_scales(&self) -> &[f32] {
-        &self.scales
-    }
-
     pub fn scales(&self, row: usize) -> &[f32] {
         &self.scales[row * self.chunks..(row + 1) * self.chunks]
     }

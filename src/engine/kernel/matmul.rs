@@ -75,6 +75,9 @@ pub fn matmul(
     expanded: &mut Vec<u8>,
 ) {
     let width = features.len();
+    if width == 0 || columns.is_empty() {
+        return;
+    }
     let padded = x.chunks() * x.chunk();
     // A row may be shorter than its chunks: what is read beyond it meets codes of 0. The last
     // rows of a matrix have nothing beyond them.

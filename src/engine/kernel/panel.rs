@@ -243,12 +243,14 @@ pub unsafe fn strip<I: Isa, const M: usize, const CHUNK: usize, const BITS: usiz
         sums: [std::ptr::null(); M],
         out: [std::ptr::null_mut(); M],
     };
+    // One pointer for all columns: to borrow `out` again would make the earlier ones invalid.
+    let out = panel.out.as_mut_ptr();
     for i in 0..M {
         let column = panel.columns[m + i] as usize;
         columns.codes[i] = panel.x.codes(column);
         columns.scales[i] = panel.x.scales(column).as_ptr();
         columns.sums[i] = panel.x.sums(column).as_ptr();
-        columns.out[i] = panel.out[(m + i) * panel.out_stride..].as_mut_ptr();
+        columns.out[i] = out.wrapping_add((m + i) * panel.out_stride);
     }
     let panel: &Panel<'_> = panel;
     // SAFETY: the same conditions.

@@ -1,4 +1,5 @@
-//! Activation functions of experts.
+//! Activation functions of experts. A NaN stays one: what would make a number of it would hide a
+//! wrong input, or a sum that overflowed, behind a plausible answer.
 
 use crate::engine::kernel::wide::wide;
 
@@ -23,7 +24,7 @@ impl Function {
     #[inline(always)]
     fn each(_is_fused: bool, (function, x): (Self, &mut [f32])) {
         match function {
-            Self::Relu => x.iter_mut().for_each(|x| *x = x.max(0.0)),
+            Self::Relu => x.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
             Self::Gelu => x.iter_mut().for_each(|x| *x = gelu(*x)),
             Self::Silu => x.iter_mut().for_each(|x| *x *= sigmoid(*x)),
             Self::Identity => {}
@@ -44,9 +45,9 @@ pub struct SwiGlu {
 impl SwiGlu {
     #[inline(always)]
     fn one(self, gate: f32, linear: f32) -> f32 {
-        let gate = if gate < self.limit { gate } else { self.limit };
-        let linear = if linear < self.limit { linear } else { self.limit };
-        let linear = if linear > -self.limit { linear } else { -self.limit };
+        let gate = if gate > self.limit { self.limit } else { gate };
+        let linear = if linear > self.limit { self.limit } else { linear };
+        let linear = if linear < -self.limit { -self.limit } else { linear };
         gate * sigmoid(self.alpha * gate) * (linear + self.beta)
     }
 
@@ -91,13 +92,12 @@ fn gelu(x: f32) -> f32 {
 }
 
 /// e^x to about 2 units in the last place, written so that loops over it vectorise: reduction by
-/// powers of two and Cephes' polynomial for `expf` (Moshier). Saturates beyond -87 and 88; NaN
-/// gives a number, so callers check their inputs.
+/// powers of two and Cephes' polynomial for `expf` (Moshier). Saturates beyond -87 and 88.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
-    let x = if x > -87.0 { x } else { -87.0 };
-    let x = if x < 88.0 { x } else { 88.0 };
+    let x = if x < -87.0 { -87.0 } else { x };
+    let x = if x > 88.0 { 88.0 } else { x };
     let shifted = x * std::f32::consts::LOG2_E + MAGIC;
     let n = shifted - MAGIC;
     let r = x - n * 0.693_359_4;

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use super::activation::sigmoid;
 use super::projection::{Buffers, Projection, Rows};
 use crate::engine::kernel::Kernel;
+use crate::engine::kernel::activations::NotFinite;
 
 /// A parsed router.
 #[derive(Debug)]
@@ -64,14 +65,24 @@ impl GroupRouter {
         Cow::Owned(logits)
     }
 
-    /// `out[rows, experts]`: log scores of the chosen, the sentinel elsewhere.
-    pub fn route(&self, workspace: &mut Workspace, logits: &[f32], out: &mut [f32]) {
+    /// `out[rows, experts]`: log scores of the chosen, the sentinel elsewhere. Fails on a logit
+    /// that is a NaN.
+    pub fn route(
+        &self,
+        workspace: &mut Workspace,
+        logits: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), NotFinite> {
         let experts = self.bias.len();
         let size = experts / self.groups;
         let Workspace { scores, biased, rank, best, kept, order, .. } = workspace;
         scores.resize(experts, 0.0);
         biased.resize(experts, 0.0);
-        for (logits, out) in logits.chunks_exact(experts).zip(out.chunks_exact_mut(experts)) {
+        let rows = logits.chunks_exact(experts).zip(out.chunks_exact_mut(experts));
+        for (row, (logits, out)) in rows.enumerate() {
+            if logits.iter().any(|logit| logit.is_nan()) {
+                return Err(NotFinite { row });
+            }
             self.score(logits, scores, biased);
             kept.clear();
             kept.extend(0..self.groups);
@@ -91,6 +102,7 @@ impl GroupRouter {
                 out[expert] = scores[expert].max(1e-20).ln();
             }
         }
+        Ok(())
     }
 
     /// `selection[rows, experts]`: biased scores; `weights[rows, experts]`: scores.
