@@ -49,7 +49,7 @@ pub struct LoadOptions {
 pub trait Model: Send + Sync {
     fn signature(&self) -> &Signature;
 
-    /// Its MoE layers, in the order in which they run.
+    /// Its MoE layers, in the order of the graph's nodes.
     fn layers(&self) -> &[LayerInfo];
 
     /// Opens a session with its own buffers.

@@ -19,6 +19,7 @@ mod intent;
 mod kernels;
 mod left_out;
 mod loading;
+mod moe_ffn;
 mod operators;
 mod pipeline;
 mod repository;
