@@ -51,7 +51,8 @@ pub fn run(
     if !matches!(bundle.manifest().task, Task::Intent(_)) {
         return Err(named(&"its task is not `intent`; name a bundle of that task"));
     }
-    let home = arguments.home.as_deref().map(home::read).transpose().map_err(|error| error.to_string())?;
+    let home =
+        arguments.home.as_deref().map(home::read).transpose().map_err(|error| error.to_string())?;
     let model = load(bundle.dir(), &bundle.manifest().model, &LoadOptions::default())
         .map_err(|error| named(&error))?;
     let pipeline = bundle.pipeline(&model, home.map(Arc::new)).map_err(|error| named(&error))?;
@@ -143,6 +144,3 @@ fn object(outputs: &[Output]) -> Result<String, String> {
     let fields = fields.collect::<Result<Vec<_>, String>>()?;
     Ok(format!("{{{}}}", fields.join(",")))
 }
-
-/// Reads a home from a TOML file, or from a folder with Home Assistant's registries.
-

@@ -29,7 +29,8 @@ impl Environment {
         let path = |name: &str| {
             std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
         };
-        let of_user = || path("XDG_STATE_HOME").or_else(|| Some(path("HOME")?.join(".local/state")));
+        let of_user =
+            || path("XDG_STATE_HOME").or_else(|| Some(path("HOME")?.join(".local/state")));
         let is_root = rustix::process::geteuid().is_root();
         let state_dir = path("STATE_DIRECTORY");
         let of_user = || of_user().map(|dir| dir.join("moed"));

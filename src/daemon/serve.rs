@@ -62,8 +62,7 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
         let _ = settled.send(());
     });
     let counters = Arc::<Counters>::default();
-    let daemon =
-        Daemon::start(&config, backend, pretended, Arc::clone(&counters), settled)?;
+    let daemon = Daemon::start(&config, backend, pretended, Arc::clone(&counters), settled)?;
     let daemon = Arc::new(daemon);
     let admin: Arc<dyn Admin> = Arc::<Daemon>::clone(&daemon);
     let (stop, stopped) = watch::channel(false);

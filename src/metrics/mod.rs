@@ -141,7 +141,9 @@ impl Metrics {
         let models = Models::default();
         registry.register_collector(Box::new(experts::ExpertLoads(Arc::clone(&models))));
         registry.register_collector(Box::new(process::Process::started_now()));
-        others.into_iter().for_each(|other| registry.register_collector(other));
+        for other in others {
+            registry.register_collector(other);
+        }
         Self { registry, families, models }
     }
 

@@ -101,7 +101,7 @@ fn bundles(path: &Path) -> Vec<Candidate> {
         Some(Candidate { path, is_archive: false, version, fingerprint })
     });
     let mut versions: Vec<_> = versions.collect();
-    versions.sort_by(|a, b| b.version.cmp(&a.version));
+    versions.sort_by_key(|candidate| std::cmp::Reverse(candidate.version));
     versions
 }
 

@@ -27,6 +27,9 @@ pub struct Watcher {
     random: RandomState,
 }
 
+/// What a command does with the model that it names, and with its versions on disk.
+type Act = fn(&mut Watcher, &Arc<Slot>, &[Candidate]) -> Result<(), InferError>;
+
 impl Watcher {
     pub fn new(
         backend: Box<dyn Backend>,
@@ -192,12 +195,7 @@ impl Watcher {
     }
 
     /// Does what the owner asks with one model, and says how it went.
-    fn command(
-        &mut self,
-        name: &str,
-        done: Done,
-        act: fn(&mut Self, &Arc<Slot>, &[Candidate]) -> Result<(), InferError>,
-    ) {
+    fn command(&mut self, name: &str, done: Done, act: Act) {
         let found = self.scan().remove(name).unwrap_or_default();
         let slot = self.slots.load().get(name).map(Arc::clone);
         let slot = slot.or_else(|| (!found.is_empty()).then(|| self.slot(name)));

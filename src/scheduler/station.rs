@@ -22,6 +22,7 @@ pub struct Job {
 }
 
 /// What a worker does next.
+#[expect(clippy::large_enum_variant, reason = "it is moved once, and a box would be allocated")]
 #[derive(Debug)]
 pub enum Turn {
     Run(Job),
@@ -211,7 +212,9 @@ impl Station {
         self.metrics.note_queued(0);
         let name = &**self.slot.name();
         log::error!(MODEL = name; "model {name}: quarantined: {reason}");
-        jobs.into_iter().for_each(|job| self.refuse(job, in_quarantine(remaining)));
+        for job in jobs {
+            self.refuse(job, in_quarantine(remaining));
+        }
     }
 
     /// Why it is in quarantine, if it is.
@@ -247,7 +250,9 @@ impl Station {
         state.queue.drain(&mut jobs);
         let ended = state.workers == 0;
         drop(state);
-        jobs.into_iter().for_each(|job| self.refuse(job, stopping()));
+        for job in jobs {
+            self.refuse(job, stopping());
+        }
         ended
     }
 
