@@ -21,7 +21,7 @@ pub(super) fn parse(
     if elements.checked_mul(size) != Some(bytes.len()) {
         let (given, dtype) = (bytes.len(), word(dtype));
         return Err(DataError::Wrong(format!(
-            "{given} bytes of binary data: give {elements} elements of {dtype}, of {size} bytes each"
+            "{given} bytes of binary data: give {elements} elements of {dtype}, {size} bytes each"
         )));
     }
     macro_rules! numbers {

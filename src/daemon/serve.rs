@@ -131,7 +131,8 @@ fn reload(daemon: &Daemon, reread: &Reread, running: &Config) {
             log::info!("configuration: read again");
             if needs_restart(running, &config) {
                 log::warn!(
-                    "configuration: restart moed for all of it: only the home, its file and the log level change while it runs"
+                    "configuration: restart moed for all of it: only the home, its file and the \
+                     log level change while it runs"
                 );
             }
         }

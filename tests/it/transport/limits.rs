@@ -194,7 +194,9 @@ fn a_connection_that_asks_nothing_gives_way_to_one_that_does() {
     let mut stalled = server.connect();
     stalled.send(b"GET /v2 HT");
     let mut busy: Vec<Client> = (0..2).map(|_| server.connect()).collect();
-    busy.iter_mut().for_each(|client| client.send(&post("/v2/models/stuck/infer", "", TEXT)));
+    for client in &mut busy {
+        client.send(&post("/v2/models/stuck/infer", "", TEXT));
+    }
     std::thread::sleep(2 * SHORT);
     infer(&mut server.connect());
     assert_eq!(stalled.read().status, 503, "the one that stalls goes first");
