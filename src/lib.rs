@@ -8,3 +8,4 @@ pub mod codec;
 pub mod engine;
 pub mod infer;
 pub mod tensor;
+pub mod transport;

@@ -1,0 +1,4 @@
+//! The ways in: each takes requests from outside, hands them to a [`Service`](crate::infer::Service)
+//! and sends back the answers. Knows no queue, no model and no engine.
+
+pub mod mqtt;
