@@ -284,13 +284,15 @@ fn write_bytes(
     }
 }
 
+type WriteElement<'a, T> = dyn FnMut(&mut Vec<u8>, T) -> Result<(), EncodeError> + 'a;
+
 /// Writes the next elements as arrays of `dims`. Recurses once for each dimension, of which there
 /// are few.
 fn write_nested<T>(
     out: &mut Vec<u8>,
     dims: &[usize],
     elements: &mut dyn Iterator<Item = T>,
-    write: &mut dyn FnMut(&mut Vec<u8>, T) -> Result<(), EncodeError>,
+    write: &mut WriteElement<'_, T>,
 ) -> Result<(), EncodeError> {
     let Some((&size, inner)) = dims.split_first() else {
         return elements.next().map_or(Ok(()), |element| write(out, element));

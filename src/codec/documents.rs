@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DecodeError;
 use super::datatype::word;
+use super::parameters::Parameters;
 use crate::infer::{
     Content, InferError, ModelInfo, ModelState, ModelStatistics, ModelStatus, Tally,
 };
@@ -97,11 +98,11 @@ pub fn model_metadata(model: &ModelInfo) -> Vec<u8> {
         platform: &'static str,
         inputs: Vec<Port<'a>>,
         outputs: Vec<Port<'a>>,
-        parameters: Parameters<'a>,
+        parameters: ModelParameters<'a>,
     }
 
     #[derive(Serialize)]
-    struct Parameters<'a> {
+    struct ModelParameters<'a> {
         version: &'a str,
         task: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,7 +128,7 @@ pub fn model_metadata(model: &ModelInfo) -> Vec<u8> {
         platform: "onnx_tract",
         inputs: inputs.collect(),
         outputs: outputs.collect(),
-        parameters: Parameters {
+        parameters: ModelParameters {
             version: &model.version,
             task: &model.task,
             k_min: model.k.map(|(min, _)| min),
@@ -198,6 +199,30 @@ pub fn index_is_of_ready(body: &[u8]) -> Result<bool, DecodeError> {
         DecodeError::field("body", format!("{error}: send nothing, or {{\"ready\": true}}"))
     })?;
     Ok(document.ready)
+}
+
+/// Reads the body of a load request, which may not bring a configuration or files.
+///
+/// # Errors
+/// One that does, or that is not JSON.
+pub fn check_load(body: &[u8]) -> Result<(), DecodeError> {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        parameters: Parameters,
+    }
+    if body.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    let document: Document = serde_json::from_slice(body)
+        .map_err(|error| DecodeError::field("body", format!("{error}: send nothing, or {{}}")))?;
+    match document.parameters.names().find(|name| *name == "config" || name.starts_with("file:")) {
+        None => Ok(()),
+        Some(name) => {
+            let cause = "not taken: models come from the repository's directory: put it there";
+            Err(DecodeError::parameter(name, cause))
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use answer::{Encoded, encode};
 pub use datatype::word as datatype_word;
 pub use documents::{
-    error_document, index, index_is_of_ready, live, model_metadata, model_ready, models, ready,
+    check_load, error_document, index, index_is_of_ready, live, model_metadata, model_ready, models, ready,
     server_metadata, statistics,
 };
 pub use error::{DecodeError, EncodeError, shortened};

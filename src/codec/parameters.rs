@@ -36,6 +36,10 @@ impl Parameters {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
     }

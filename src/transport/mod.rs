@@ -2,3 +2,4 @@
 //! and sends back the answers. Knows no queue, no model and no engine.
 
 pub mod mqtt;
+pub mod unix;

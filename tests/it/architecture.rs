@@ -11,11 +11,14 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Every module that has a row of its own, from the top down, and which modules it may name. The
 /// others belong to the module above them. No row may name one above itself.
-const MAY_NAME: [(&str, &[&str]); 14] = [
+const MAY_NAME: [(&str, &[&str]); 17] = [
     ("main", &["cli"]),
     // The composition root, until there is a daemon.
     ("cli", &["engine", "engine::tract", "engine::sim", "engine::inspect", "engine::kernel"]),
     ("lib", &[]),
+    ("transport", &["transport::unix"]),
+    ("transport::unix", &["codec", "infer"]),
+    ("codec", &["infer", "tensor"]),
     (
         "engine::tract",
         &[
@@ -43,12 +46,14 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
 
 /// Crates and parts of `std`, and the files or folders that may name them. What is not listed
 /// may be named anywhere.
-const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 6] = [
+const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 8] = [
     (&["std", "env"], &["src/cli.rs", "src/cli/", "src/config/", "src/engine/kernel/select.rs"]),
     (&["std", "net"], &["src/transport/"]),
     (&["clap"], &["src/main.rs", "src/cli.rs", "src/cli/"]),
     (&["memmap2"], &["src/engine/mapping.rs", "src/engine/tract/hoist.rs"]),
-    (&["rustix"], &["src/engine/", "src/cli.rs"]),
+    (&["rustix"], &["src/engine/", "src/cli.rs", "src/transport/"]),
+    (&["hyper"], &["src/transport/"]),
+    (&["listenfd"], &["src/transport/unix/listener.rs"]),
     (&["prost"], &["src/engine/"]),
 ];
 

@@ -18,3 +18,4 @@ mod loading;
 mod operators;
 mod sim;
 mod support;
+mod transport;

@@ -1,5 +1,8 @@
 //! What several tests need: fixtures, and comparisons.
 
+pub mod http;
+pub mod service;
+
 use std::path::PathBuf;
 
 use half::f16;

@@ -1,0 +1,3 @@
+//! The Unix socket: routes, limits, bad input.
+
+mod routes;
