@@ -53,11 +53,7 @@ pub(super) fn parse(
     })
 }
 
-fn strings(
-    mut bytes: &[u8],
-    elements: usize,
-    limits: &Limits,
-) -> Result<Vec<Vec<u8>>, DataError> {
+fn strings(mut bytes: &[u8], elements: usize, limits: &Limits) -> Result<Vec<Vec<u8>>, DataError> {
     if elements > limits.strings_max {
         return Err(DataError::TooLarge { what: "elements", max: limits.strings_max });
     }

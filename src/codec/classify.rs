@@ -16,9 +16,8 @@ pub(super) fn classify(tensor: &Tensor, classes: usize) -> Option<(Vec<usize>, V
     let mut out = Vec::with_capacity(batch.unwrap_or(1) * classes);
     for start in (0..batch.unwrap_or(1)).map(|at| at * row) {
         let mut order: Vec<usize> = (0..row).collect();
-        let largest_first = |a: &usize, b: &usize| {
-            value(start + b).total_cmp(&value(start + a)).then(a.cmp(b))
-        };
+        let largest_first =
+            |a: &usize, b: &usize| value(start + b).total_cmp(&value(start + a)).then(a.cmp(b));
         if classes < row {
             order.select_nth_unstable_by(classes, largest_first);
             order.truncate(classes);

@@ -283,10 +283,8 @@ struct Memory {
 fn model_statistics(model: &ModelStatistics) -> Model<'_> {
     let since = model.last_inference.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     let never = || Tally::default().into();
-    let batch = |&(batch_size, tally): &(usize, Tally)| Batch {
-        batch_size,
-        compute_infer: tally.into(),
-    };
+    let batch =
+        |&(batch_size, tally): &(usize, Tally)| Batch { batch_size, compute_infer: tally.into() };
     Model {
         name: &model.name,
         version: &model.version,

@@ -20,8 +20,8 @@ use std::time::Duration;
 pub use answer::{Encoded, encode};
 pub use datatype::word as datatype_word;
 pub use documents::{
-    check_load, error_document, index, index_is_of_ready, live, model_metadata, model_ready, models, ready,
-    server_metadata, statistics,
+    check_load, error_document, index, index_is_of_ready, live, model_metadata, model_ready,
+    models, ready, server_metadata, statistics,
 };
 pub use error::{DecodeError, EncodeError, shortened};
 pub use request::decode;

@@ -46,13 +46,7 @@ pub(super) fn decode(
         return Err(empty(model));
     }
     let form = Form { layout: Layout::Plain, wanted: Vec::new() };
-    Ok(Decoded {
-        id,
-        inputs,
-        options: parameters.options()?,
-        timeout: parameters.timeout()?,
-        form,
-    })
+    Ok(Decoded { id, inputs, options: parameters.options()?, timeout: parameters.timeout()?, form })
 }
 
 /// For a body that asks nothing: what one to this model could look like.
@@ -79,8 +73,8 @@ fn input(
         let cause = format!("unknown: `{}` takes: {}", model.name, known.join(", "));
         return Err(DecodeError::input(name, cause));
     };
-    let parsed = data::parse(json, spec.dtype, limits)
-        .map_err(|error| request::of_input(name, error))?;
+    let parsed =
+        data::parse(json, spec.dtype, limits).map_err(|error| request::of_input(name, error))?;
     // What is missing of the model's rank are batches of one.
     let missing = spec.dims.len().saturating_sub(parsed.dims.len());
     let dims = [vec![1; missing], parsed.dims].concat();

@@ -45,8 +45,8 @@ pub fn decode(
     if json.trim_ascii().is_empty() {
         return Err(plain::empty(model));
     }
-    let document: Document<'_> =
-        serde_json::from_slice(json).map_err(|error| DecodeError::Json { cause: reason(&error) })?;
+    let document: Document<'_> = serde_json::from_slice(json)
+        .map_err(|error| DecodeError::Json { cause: reason(&error) })?;
     let decoded = match document.inputs {
         None => plain::decode(document.others, model, limits)?,
         Some(inputs) => protocol(inputs.0, &document.others, &mut binary, model, limits)?,
@@ -229,9 +229,10 @@ fn json_data(
 pub(super) fn of_input(name: &str, error: DataError) -> DecodeError {
     match error {
         DataError::Wrong(cause) => DecodeError::input(name, format!("data: {cause}")),
-        DataError::TooLarge { what, max } => {
-            DecodeError::TooLarge { what: format!("input `{}`: {what}", super::shortened(name)), max }
-        }
+        DataError::TooLarge { what, max } => DecodeError::TooLarge {
+            what: format!("input `{}`: {what}", super::shortened(name)),
+            max,
+        },
     }
 }
 

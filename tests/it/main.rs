@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod codec;
 mod engine;
 mod inspect;
 mod kernels;

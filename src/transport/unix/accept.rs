@@ -82,9 +82,8 @@ impl Door {
         match admission::admit(&shared, &peer, &progress) {
             Ok(ticket) => {
                 let (access, stop) = (self.access, self.stop.clone());
-                connections.spawn(connection::run(
-                    socket, peer, access, shared, progress, ticket, stop,
-                ));
+                connections
+                    .spawn(connection::run(socket, peer, access, shared, progress, ticket, stop));
             }
             Err(refused) => {
                 if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {

@@ -93,7 +93,8 @@ impl Table {
             let refused = Refused::Process(self.per_process_max);
             has_evicted |= self.make_room(&mut slots, of_process, refused, now)?;
         }
-        has_evicted |= self.make_room(&mut slots, of_user, Refused::User(self.per_user_max), now)?;
+        has_evicted |=
+            self.make_room(&mut slots, of_user, Refused::User(self.per_user_max), now)?;
         has_evicted |=
             self.make_room(&mut slots, |_| true, Refused::All(self.connections_max), now)?;
         let number = slots.next;

@@ -31,8 +31,8 @@ pub(super) async fn infer(
     let info = shared.service.model(&model)?;
     let body = body::read(incoming, shared).await?;
     let settings = &shared.settings;
-    let decoded = codec::decode(&body.bytes, json_bytes, &info, &settings.codec)
-        .map_err(InferError::from)?;
+    let decoded =
+        codec::decode(&body.bytes, json_bytes, &info, &settings.codec).map_err(InferError::from)?;
     let timeout = decoded.timeout.unwrap_or(settings.deadline_default).min(settings.deadline_max);
     let deadline = received + timeout;
     let (send, receive) = oneshot::channel();

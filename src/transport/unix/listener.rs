@@ -111,7 +111,10 @@ impl Listener {
         let failed = |cause: String| ListenError::Activation { cause: format!("{name}: {cause}") };
         let known = SOCKET_NAMES.iter().find(|(known, _)| *known == name);
         let Some(&(_, access)) = known else {
-            return Err(failed(format!("unknown: use {}", SOCKET_NAMES.map(|(n, _)| n).join(", "))));
+            return Err(failed(format!(
+                "unknown: use {}",
+                SOCKET_NAMES.map(|(n, _)| n).join(", ")
+            )));
         };
         let socket = match fds.take_unix_listener(at) {
             Ok(Some(socket)) => BoundSocket::Unix(socket),
@@ -134,7 +137,8 @@ impl Listener {
     /// Somebody listens there, there is some other file, or the directory does not let us.
     pub fn bind_unix(path: &Path, access: Access) -> Result<Self, ListenError> {
         let shown = || path.display().to_string();
-        let failed = |error: io::Error| ListenError::Path { path: shown(), cause: error.to_string() };
+        let failed =
+            |error: io::Error| ListenError::Path { path: shown(), cause: error.to_string() };
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(failed(io::ErrorKind::InvalidFilename.into()));
         };

@@ -183,7 +183,9 @@ impl<S: Socket> AsyncWrite for Wire<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.socket).poll_flush(cx);
-        if matches!(result, Poll::Ready(Ok(()))) && self.progress.has_written() && self.is_half_closed
+        if matches!(result, Poll::Ready(Ok(())))
+            && self.progress.has_written()
+            && self.is_half_closed
         {
             // The end of the stream is to be read now, which nothing else would say.
             cx.waker().wake_by_ref();

@@ -166,7 +166,7 @@ impl Client {
     pub fn try_read(&mut self, has_body: bool) -> Option<Reply> {
         let mut line = || {
             let mut line = String::new();
-            self.reader.read_line(&mut line).ok()?;
+            self.reader.read_line(&mut line).ok().filter(|bytes| *bytes > 0)?;
             Some(line.trim_end().to_owned())
         };
         let status = line()?.split(' ').nth(1)?.parse().expect("a status");
@@ -182,6 +182,12 @@ impl Client {
             self.reader.read_exact(&mut reply.body).expect("the whole body");
         }
         Some(reply)
+    }
+
+    /// Sends, and says the status of what comes back, if anything does.
+    pub fn try_read_after(&mut self, bytes: &[u8]) -> Option<u16> {
+        let _ = self.stream.write_all(bytes);
+        self.try_read(true).map(|reply| reply.status)
     }
 
     /// Whether the server has closed the connection, which it should do soon.

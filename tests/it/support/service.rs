@@ -54,7 +54,7 @@ pub struct FakeService {
     pub seen: Mutex<Vec<Seen>>,
     pub running: Arc<AtomicUsize>,
     pub admin: Mutex<Vec<String>>,
-    stuck: Mutex<Vec<InferRequest>>,
+    pub stuck: Mutex<Vec<InferRequest>>,
 }
 
 impl Default for FakeService {
@@ -120,16 +120,11 @@ const MODELS: [&str; 10] =
     ["broken", "double", "echo", "full", "half", "intent", "loading", "lost", "slow", "stuck"];
 
 fn compute(request: &InferRequest) -> Vec<Output> {
-    let plain = |name: &str, tensor: Tensor| Output {
-        name: name.into(),
-        content: Content::Plain,
-        tensor,
-    };
+    let plain =
+        |name: &str, tensor: Tensor| Output { name: name.into(), content: Content::Plain, tensor };
     let inputs = &request.inputs;
     match request.model.name.as_str() {
-        "echo" => {
-            inputs.iter().map(|input| plain(&input.name, input.tensor.clone())).collect()
-        }
+        "echo" => inputs.iter().map(|input| plain(&input.name, input.tensor.clone())).collect(),
         name @ ("double" | "half") => {
             let Data::F32(x) = inputs[0].tensor.data() else { panic!("checked before") };
             let data = match name {
@@ -214,7 +209,8 @@ impl Service for FakeService {
             return Err(InferError::new(Code::Unavailable, "model `loading`: not loaded"));
         }
         if !MODELS.contains(&name.as_str()) || version.as_deref().is_some_and(|v| v != "1.0.0") {
-            let text = format!("model `{name}`: unknown: GET /v2/models lists those that there are");
+            let text =
+                format!("model `{name}`: unknown: GET /v2/models lists those that there are");
             return Err(InferError::new(Code::NotFound, text));
         }
         Ok(Arc::new(model(name)))
