@@ -10,6 +10,7 @@
 
 pub mod inspect;
 pub mod kernel;
+pub mod layout;
 pub mod limits;
 mod load_error;
 mod mapping;

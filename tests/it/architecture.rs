@@ -11,14 +11,55 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Every module that has a row of its own, from the top down, and which modules it may name. The
 /// others belong to the module above them. No row may name one above itself.
-const MAY_NAME: [(&str, &[&str]); 17] = [
+const MAY_NAME: [(&str, &[&str]); 24] = [
     ("main", &["cli"]),
-    // The composition root, until there is a daemon.
-    ("cli", &["engine", "engine::tract", "engine::sim", "engine::inspect", "engine::kernel"]),
+    (
+        "cli",
+        &[
+            "bundle",
+            "config",
+            "daemon",
+            "engine",
+            "engine::tract",
+            "engine::sim",
+            "engine::inspect",
+            "engine::kernel",
+            "infer",
+            "pipeline",
+            "repository",
+            "tensor",
+        ],
+    ),
+    // The composition root.
+    (
+        "daemon",
+        &[
+            "bundle",
+            "config",
+            "engine",
+            "engine::kernel",
+            "infer",
+            "metrics",
+            "pipeline",
+            "repository",
+            "scheduler",
+            "transport::unix",
+        ],
+    ),
+    ("config", &["fields", "pipeline", "scheduler", "transport::unix"]),
     ("lib", &[]),
-    ("transport", &["transport::unix"]),
+    ("transport", &["transport::unix", "transport::mqtt"]),
+    ("transport::mqtt", &["codec", "infer"]),
     ("transport::unix", &["codec", "infer"]),
     ("codec", &["infer", "tensor"]),
+    ("scheduler", &["engine", "infer", "metrics", "repository", "tensor"]),
+    ("repository", &["bundle", "engine", "infer", "pipeline", "tensor"]),
+    (
+        "bundle",
+        &["engine", "engine::inspect", "engine::limits", "fields", "infer", "pipeline", "tensor"],
+    ),
+    ("metrics", &["engine", "infer"]),
+    ("pipeline", &["fields", "infer", "tensor"]),
     (
         "engine::tract",
         &[
@@ -33,6 +74,7 @@ const MAY_NAME: [(&str, &[&str]); 17] = [
         ],
     ),
     ("engine::sim", &["engine", "infer", "tensor"]),
+    ("engine::layout", &["engine", "engine::inspect", "engine::limits"]),
     ("engine::moe", &["engine::kernel", "engine::mapping"]),
     ("engine", &["engine::load_error", "engine::limits", "infer", "tensor"]),
     ("engine::load_error", &["engine::inspect", "engine::kernel"]),
@@ -40,19 +82,22 @@ const MAY_NAME: [(&str, &[&str]); 17] = [
     ("engine::kernel", &[]),
     ("engine::mapping", &[]),
     ("engine::limits", &[]),
+    ("fields", &[]),
     ("infer", &["tensor"]),
     ("tensor", &[]),
 ];
 
 /// Crates and parts of `std`, and the files or folders that may name them. What is not listed
 /// may be named anywhere.
-const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 8] = [
+const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 10] = [
     (&["std", "env"], &["src/cli.rs", "src/cli/", "src/config/", "src/engine/kernel/select.rs"]),
-    (&["std", "net"], &["src/transport/"]),
+    (&["std", "net"], &["src/transport/", "src/config/", "src/cli/serve.rs"]),
+    (&["rumqttc"], &["src/transport/mqtt/connection/"]),
+    (&["tokio_rustls"], &["src/transport/mqtt/connection/", "src/transport/mqtt/secrets.rs"]),
     (&["clap"], &["src/main.rs", "src/cli.rs", "src/cli/"]),
     (&["memmap2"], &["src/engine/mapping.rs", "src/engine/tract/hoist.rs"]),
-    (&["rustix"], &["src/engine/", "src/cli.rs", "src/transport/"]),
-    (&["hyper"], &["src/transport/"]),
+    (&["rustix"], &["src/engine/", "src/cli/", "src/transport/", "src/metrics/process.rs"]),
+    (&["hyper"], &["src/transport/", "src/cli/client.rs"]),
     (&["listenfd"], &["src/transport/unix/listener.rs"]),
     (&["prost"], &["src/engine/"]),
 ];

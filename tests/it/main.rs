@@ -10,13 +10,19 @@
 )]
 
 mod architecture;
+mod bundle;
 mod codec;
 mod engine;
 mod inspect;
+mod intent;
 mod kernels;
 mod left_out;
 mod loading;
+mod mqtt;
 mod operators;
+mod pipeline;
+mod repository;
+mod scheduler;
 mod sim;
 mod support;
 mod transport;

@@ -1,0 +1,3 @@
+//! MQTT: the session as a state machine, and the transport with real and false brokers.
+
+mod session;
