@@ -37,6 +37,9 @@ const LATE_NEWS_TIME: Duration = Duration::from_secs(5);
 /// For how long errors that come at once are of use.
 const ERROR_TIME: Duration = Duration::from_secs(30);
 
+/// How many times as many as may wait for their answers may wait for that.
+const INBOX_FACTOR: usize = 4;
+
 const OVERLOAD_RETRY: Duration = Duration::from_millis(100);
 
 /// Something for the daemon to do. Each is answered with [`Session::answer`].
@@ -106,7 +109,7 @@ fn user_properties(
 
 impl Session {
     /// Reads a message; what has to be refused is answered at once.
-    pub(super) fn received(&mut self, message: Received, now: Instant) -> Option<Work> {
+    pub(super) fn received(&mut self, message: Received, now: Instant) {
         let ack = (message.qos == Qos::AtLeastOnce)
             .then(|| self.acks.received(message.packet, now));
         let done = |session: &mut Self| ack.into_iter().for_each(|ack| session.acks.done(ack));
@@ -120,11 +123,11 @@ impl Session {
                     self.announce_again();
                 }
                 done(self);
-                return None;
+                return;
             }
             None => {
                 done(self);
-                return None;
+                return;
             }
         };
         self.counters.requests.add(1);
@@ -133,14 +136,14 @@ impl Session {
             self.counters.loops_cut.add(1);
             log::warn!("request: {}: it is a reply: it would go round for ever", message.topic);
             done(self);
-            return None;
+            return;
         }
         if message.is_retained && !is_v5 {
             // Kept by the broker, who knows since when.
             self.counters.retained_ignored.add(1);
             log::warn!("request: {}: retained: ignored; publish without", message.topic);
             done(self);
-            return None;
+            return;
         }
         let mut to = ReplyTo {
             topic: reply_topic,
@@ -150,13 +153,13 @@ impl Session {
         };
         if let Err(error) = self.admit(&message, &mut to) {
             self.refuse(to, ack, &error, now);
-            return None;
+            return;
         }
         let json_bytes = match json_bytes(&message.properties) {
             Ok(json_bytes) => json_bytes,
             Err(error) => {
                 self.refuse(to, ack, &error, now);
-                return None;
+                return;
             }
         };
         let time = match task {
@@ -177,9 +180,31 @@ impl Session {
             body: message.payload.clone(),
             is_repeated: message.is_repeated,
         };
-        self.waiting.insert(ticket, waiting);
         let body = message.payload;
-        Some(Work { ticket, task, body, json_bytes, client: ClientId(client.into()) })
+        let work = Work { ticket, task, body, json_bytes, client: ClientId(client.into()) };
+        self.inbox_bytes += work.body.len();
+        self.inbox.push_back((work, waiting));
+    }
+
+    /// The next thing for the daemon to do, unless it has enough to do.
+    pub fn next_work(&mut self) -> Option<Work> {
+        if self.waiting.len() >= usize::from(self.settings.requests_max) {
+            return None;
+        }
+        let (work, waiting) = self.inbox.pop_front()?;
+        self.inbox_bytes -= work.body.len();
+        self.waiting.insert(work.ticket, waiting);
+        Some(work)
+    }
+
+    /// Whether one more has to be refused. At QoS 1 the broker holds back what is too much; some
+    /// send a few more than they were told, and these wait here.
+    fn is_overloaded(&self, message: &Received) -> bool {
+        let max = usize::from(self.settings.requests_max);
+        let places = if message.qos == Qos::AtMostOnce { 0 } else { max * INBOX_FACTOR };
+        let bytes = self.inbox_bytes.saturating_add(message.payload.len());
+        self.waiting.len() + self.inbox.len() >= max + places
+            || bytes > self.settings.inbox_bytes_max.max(message.payload.len())
     }
 
     /// Takes over what the request says of its reply, and refuses what can't be answered so.
@@ -210,7 +235,7 @@ impl Session {
             let text = "daemon: stopping; try again later";
             return Err(InferError::new(Code::Unavailable, text));
         }
-        if self.waiting.len() >= usize::from(self.settings.requests_max) {
+        if self.is_overloaded(message) {
             self.counters.overloads.add(1);
             let text = "requests: too many wait already; try again later, or publish at QoS 1";
             let error = InferError::new(Code::Overloaded, text);

@@ -150,14 +150,15 @@ impl Server {
                 Event::Disconnected
             }
         };
-        if let Some(work) = self.session.handle(event, now) {
-            let (session, service) = (&mut self.session, &self.service);
-            exchange::start(session, work, service, &self.settings, &self.answers, now);
-        }
+        self.session.handle(event, now);
     }
 
     /// Does what the session wants, as far as the connection takes it.
     fn act(&mut self, now: Instant) {
+        while let Some(work) = self.session.next_work() {
+            let (session, service) = (&mut self.session, &self.service);
+            exchange::start(session, work, service, &self.settings, &self.answers, now);
+        }
         let Some(sender) = &self.sender else { return };
         while let Some(action) = self.session.next_action(now) {
             if let Err(error) = sender.send(action) {

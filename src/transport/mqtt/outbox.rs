@@ -13,6 +13,9 @@ use super::message::Outgoing;
 /// A message in the outbox.
 pub type Token = u64;
 
+/// What a message takes in memory beside its own bytes, about.
+const OVERHEAD_BYTES: usize = 512;
+
 /// A reply, and what depends on it.
 #[derive(Debug, Clone)]
 pub struct Reply {
@@ -45,7 +48,7 @@ impl Outbox {
     /// # Errors
     /// Gives the reply back if there is no room for it.
     pub fn push(&mut self, reply: Reply) -> Result<(), Box<Reply>> {
-        let bytes = reply.message.wire_bytes();
+        let bytes = reply.message.wire_bytes() + OVERHEAD_BYTES;
         let is_full = self.replies.len() >= self.messages_max
             || self.bytes.saturating_add(bytes) > self.bytes_max;
         if is_full {

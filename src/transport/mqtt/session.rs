@@ -108,6 +108,9 @@ pub struct Session {
     pub(super) counters: Arc<Counters>,
     pub(super) link: Option<Link>,
     is_subscribe_due: bool,
+    /// Requests that nobody has begun with.
+    pub(super) inbox: VecDeque<(Work, Waiting)>,
+    pub(super) inbox_bytes: usize,
     pub(super) waiting: HashMap<Ticket, Waiting>,
     pub(super) next_ticket: Ticket,
     pub(super) acks: Acknowledgements,
@@ -120,6 +123,7 @@ pub struct Session {
     /// Written at QoS 1, by packet.
     unacknowledged: HashMap<u16, Sent>,
     pub(super) phase: Phase,
+    tick_at: Option<Instant>,
 }
 
 impl Session {
@@ -136,6 +140,8 @@ impl Session {
             counters,
             link: None,
             is_subscribe_due: false,
+            inbox: VecDeque::new(),
+            inbox_bytes: 0,
             waiting: HashMap::new(),
             next_ticket: 0,
             announcements,
@@ -143,6 +149,7 @@ impl Session {
             handed_over: VecDeque::new(),
             unacknowledged: HashMap::new(),
             phase: Phase::Serving,
+            tick_at: None,
         }
     }
 
@@ -150,11 +157,11 @@ impl Session {
         &self.topics
     }
 
-    pub fn handle(&mut self, event: Event, now: Instant) -> Option<Work> {
+    pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::Connected(link) => self.connected(link),
             Event::Disconnected => self.disconnected(now),
-            Event::Received(message) => return self.received(message, now),
+            Event::Received(message) => self.received(message, now),
             Event::Written { message } => self.written(message),
             Event::Acknowledged { packet, is_taken } => self.acknowledged(packet, is_taken),
             Event::Subscribed(granted) => self.subscribed(&granted),
@@ -165,7 +172,6 @@ impl Session {
             }
         }
         self.advance(now);
-        None
     }
 
     fn connected(&mut self, link: Link) {
@@ -273,9 +279,6 @@ impl Session {
         if std::mem::take(&mut self.is_subscribe_due) {
             return Some(Action::Subscribe(self.topics.filters()));
         }
-        if let Some(packet) = self.acks.next(now) {
-            return Some(Action::Acknowledge(packet));
-        }
         while let Some((message, edition)) = self.announcements.next() {
             let (topic, bytes) = (message.topic.clone(), message.wire_bytes());
             if bytes > packet_bytes_max {
@@ -288,6 +291,9 @@ impl Session {
         }
         if let Some(message) = self.next_reply(packet_bytes_max, now) {
             return Some(Action::Publish(message));
+        }
+        if let Some(packet) = self.acks.next(now) {
+            return Some(Action::Acknowledge(packet));
         }
         if let Phase::Parting { until } = self.phase
             && self.is_farewell_over(until, now)
@@ -327,6 +333,7 @@ impl Session {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Instant) {
+        self.tick_at = None;
         self.give_up_waiting(now);
         for reply in self.outbox.expire(now) {
             self.counters.replies_expired.add(1);
@@ -339,7 +346,7 @@ impl Session {
     /// Goes on with stopping, if that is under way.
     pub(super) fn advance(&mut self, now: Instant) {
         match self.phase {
-            Phase::Draining { until } if self.waiting.is_empty() || now >= until => {
+            Phase::Draining { until } if self.waiting() == 0 || now >= until => {
                 let is_connected = self.link.is_some();
                 let until = now + FAREWELL_TIME_MAX;
                 self.phase = if is_connected { Phase::Parting { until } } else { Phase::Over };
@@ -353,12 +360,17 @@ impl Session {
     }
 
     /// When [`tick`](Self::tick) should be called.
-    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
-        let is_idle = self.waiting.is_empty()
+    pub fn wake_at(&mut self, now: Instant) -> Option<Instant> {
+        let is_idle = self.waiting() == 0
             && self.outbox.is_empty()
             && self.acks.is_empty()
             && self.phase == Phase::Serving;
-        (!is_idle).then(|| now + TICK)
+        if is_idle {
+            self.tick_at = None;
+            return None;
+        }
+        // Not later because other things happen meanwhile.
+        Some(*self.tick_at.get_or_insert(now + TICK))
     }
 
     /// Whether it has stopped and parted from the broker.
@@ -373,7 +385,7 @@ impl Session {
 
     /// Requests that wait for their answers.
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.inbox.len() + self.waiting.len()
     }
 
     /// Replies that wait for the broker.

@@ -33,9 +33,11 @@ pub struct Settings {
     /// Requests that wait for their answers. It is also MQTT 5's Receive Maximum: the broker
     /// keeps what is more at QoS 1; at QoS 0 it is answered with `overloaded`.
     pub requests_max: u16,
+    /// Bodies of requests that nobody has begun with, in bytes.
+    pub inbox_bytes_max: usize,
     /// Replies that wait for the broker.
     pub replies_max: usize,
-    /// The same, in bytes.
+    /// The same, in bytes of memory.
     pub replies_bytes_max: usize,
     /// Requests that are remembered, so that one that comes twice is not computed twice.
     pub remembered_max: usize,
@@ -108,7 +110,8 @@ impl Default for Settings {
             session_expiry: Duration::from_secs(300),
             packet_bytes_max: 1 << 20,
             requests_max: 128,
-            replies_max: 1024,
+            inbox_bytes_max: 4 << 20,
+            replies_max: 4096,
             replies_bytes_max: 8 << 20,
             remembered_max: 1024,
             remembered_bytes_max: 1 << 20,
