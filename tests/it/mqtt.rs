@@ -1,6 +1,7 @@
 //! MQTT: the session as a state machine, and the transport with real and false brokers.
 
-mod clients;
+pub mod clients;
+mod config;
 mod exchange;
 mod faults;
 mod misbehaviour;

@@ -13,9 +13,7 @@ use super::incoming::{Task, Work, Written};
 use super::session::{Session, Ticket};
 use super::settings::Settings;
 use crate::codec;
-use crate::infer::{
-    Admin, Answer, Code, InferError, InferRequest, ModelRef, Reply,
-};
+use crate::infer::{Admin, Answer, Code, InferError, InferRequest, ModelRef, Reply};
 
 /// What the daemon has answered.
 #[derive(Debug)]
@@ -59,9 +57,9 @@ fn infer(
     now: Instant,
 ) {
     let ticket = work.ticket;
-    let decoded = service.model(&model).and_then(|info| {
-        Ok(codec::decode(&work.body, work.json_bytes, &info, &settings.codec)?)
-    });
+    let decoded = service
+        .model(&model)
+        .and_then(|info| Ok(codec::decode(&work.body, work.json_bytes, &info, &settings.codec)?));
     let codec::Decoded { id, inputs, options, timeout, form } = match decoded {
         Ok(decoded) => decoded,
         Err(error) => {

@@ -110,8 +110,8 @@ fn user_properties(
 impl Session {
     /// Reads a message; what has to be refused is answered at once.
     pub(super) fn received(&mut self, message: Received, now: Instant) {
-        let ack = (message.qos == Qos::AtLeastOnce)
-            .then(|| self.acks.received(message.packet, now));
+        let ack =
+            (message.qos == Qos::AtLeastOnce).then(|| self.acks.received(message.packet, now));
         let done = |session: &mut Self| ack.into_iter().for_each(|ack| session.acks.done(ack));
         let (task, client, reply_topic) = match self.topics.route(&message.topic) {
             Some(Route::Infer { model, version, client, reply }) => {
@@ -229,7 +229,9 @@ impl Session {
             return Err(InferError::new(Code::TooLarge, text));
         }
         if message.is_retained {
-            return wrong("request: retained: the broker would keep it: publish without".to_owned());
+            return wrong(
+                "request: retained: the broker would keep it: publish without".to_owned(),
+            );
         }
         if self.phase != Phase::Serving {
             let text = "daemon: stopping; try again later";
@@ -321,13 +323,7 @@ impl Session {
         self.put(message(to, written), id, acks, deadline);
     }
 
-    fn put(
-        &mut self,
-        message: Outgoing,
-        id: Option<String>,
-        acks: Vec<AckId>,
-        deadline: Instant,
-    ) {
+    fn put(&mut self, message: Outgoing, id: Option<String>, acks: Vec<AckId>, deadline: Instant) {
         if let Err(reply) = self.outbox.push(Reply { message, deadline, id, acks }) {
             self.counters.replies_dropped.add(1);
             log::warn!("reply: {}: too many wait for the broker: dropped", reply.message.topic);

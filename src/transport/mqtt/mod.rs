@@ -36,8 +36,8 @@ use connection::{Down, Notice, Sender};
 pub use counters::{Count, Counters};
 use session::{Event, Session};
 pub use settings::{Broker, Protocol, Settings, SettingsError, Tls};
-pub use state::{Health, Probe};
 use state::State;
+pub use state::{Health, Probe};
 
 use crate::infer::Admin;
 

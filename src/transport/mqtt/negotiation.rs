@@ -37,7 +37,8 @@ impl Negotiation {
     /// The broker was reached, and ended the connection without consent.
     pub fn aborted(&mut self) {
         self.aborts += 1;
-        if self.protocol == Protocol::Automatic && !self.has_spoken_v5 && self.aborts >= ABORTS_MAX {
+        if self.protocol == Protocol::Automatic && !self.has_spoken_v5 && self.aborts >= ABORTS_MAX
+        {
             self.aborts = 0;
             self.is_v5 = !self.is_v5;
         }

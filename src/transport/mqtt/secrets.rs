@@ -119,9 +119,10 @@ fn trusted(tls: &Tls) -> Result<RootCertStore, SecretError> {
             let found = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(found.certs);
             if roots.is_empty() {
-                let cause = found.errors.first().map_or("there are none".to_owned(), |error| {
-                    error.to_string()
-                });
+                let cause = found
+                    .errors
+                    .first()
+                    .map_or("there are none".to_owned(), |error| error.to_string());
                 return Err(SecretError::System(cause));
             }
         }

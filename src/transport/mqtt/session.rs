@@ -63,9 +63,14 @@ pub enum Event {
     Received(Received),
     /// One of the things handed over is on the wire; a message, if it says which packet: 0 at
     /// QoS 0. They come in the order of the actions.
-    Written { message: Option<u16> },
+    Written {
+        message: Option<u16>,
+    },
     /// The broker has that packet, or did not want it.
-    Acknowledged { packet: u16, is_taken: bool },
+    Acknowledged {
+        packet: u16,
+        is_taken: bool,
+    },
     /// Which of the filters, in order, the broker granted.
     Subscribed(Vec<bool>),
     /// The daemon stops.
@@ -94,10 +99,16 @@ pub(super) enum Sent {
 pub(super) enum Phase {
     Serving,
     /// Requests that wait are still answered, until then.
-    Draining { until: Instant },
+    Draining {
+        until: Instant,
+    },
     /// `stopped` is on its way.
-    Parting { until: Instant },
-    Disconnecting { until: Instant },
+    Parting {
+        until: Instant,
+    },
+    Disconnecting {
+        until: Instant,
+    },
     Over,
 }
 
@@ -225,7 +236,9 @@ impl Session {
                 count.add(1);
                 if !is_taken {
                     let topic = reply.message.topic;
-                    log::warn!("reply: {topic}: refused by the broker: let this client write there");
+                    log::warn!(
+                        "reply: {topic}: refused by the broker: let this client write there"
+                    );
                 }
                 reply.acks.iter().for_each(|&ack| self.acks.done(ack));
             }
@@ -282,7 +295,9 @@ impl Session {
         while let Some((message, edition)) = self.announcements.next() {
             let (topic, bytes) = (message.topic.clone(), message.wire_bytes());
             if bytes > packet_bytes_max {
-                log::error!("{topic}: {bytes} bytes: the broker takes {packet_bytes_max}: left out");
+                log::error!(
+                    "{topic}: {bytes} bytes: the broker takes {packet_bytes_max}: left out"
+                );
                 self.announcements.taken(&topic, edition);
                 continue;
             }
@@ -337,7 +352,10 @@ impl Session {
         self.give_up_waiting(now);
         for reply in self.outbox.expire(now) {
             self.counters.replies_expired.add(1);
-            log::warn!("reply: {}: its time has passed before it could be sent", reply.message.topic);
+            log::warn!(
+                "reply: {}: its time has passed before it could be sent",
+                reply.message.topic
+            );
             reply.acks.iter().for_each(|&ack| self.acks.done(ack));
         }
         self.advance(now);

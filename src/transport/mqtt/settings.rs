@@ -147,7 +147,11 @@ impl Settings {
             Err(SettingsError::Value { setting, given: given.to_string(), cause })
         };
         if !topics::is_level(&self.node) || topics::RESERVED.contains(&self.node.as_str()) {
-            return wrong("node", &self.node, "give 1 to 64 letters, digits, `-`, `_`, and not `pool`");
+            return wrong(
+                "node",
+                &self.node,
+                "give 1 to 64 letters, digits, `-`, `_`, and not `pool`",
+            );
         }
         if !self.base.split('/').all(topics::is_level) {
             return wrong("base", &self.base, "give levels of letters, digits, `-` and `_`");

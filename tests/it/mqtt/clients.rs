@@ -77,7 +77,7 @@ fn mosquitto_pub_and_sub_ask_in_v311() {
 }
 
 /// Where `tests/run` puts clients in other languages; without, `left_out` names them.
-fn clients() -> Option<PathBuf> {
+pub fn clients() -> Option<PathBuf> {
     std::env::var_os("MOED_TEST_CLIENTS").map(PathBuf::from)
 }
 

@@ -81,7 +81,10 @@ fn answers_clients_of_v311_on_the_result_topic_with_the_id() {
     assert_eq!(reply.json()["answer"]["text"], "hello");
     client.publish(Message::new(&format!("{INTENT}/lamp"), r#"{"id": "18", "what": 1}"#).qos(1));
     let reply = client.receive_on("moed/test/models/intent/result/lamp");
-    assert_eq!((&reply.json()["id"], &reply.json()["code"]), (&"18".into(), &"invalid_request".into()));
+    assert_eq!(
+        (&reply.json()["id"], &reply.json()["code"]),
+        (&"18".into(), &"invalid_request".into())
+    );
     client.publish(Message::new(INTENT, body));
     let reply = client.receive_on("moed/test/models/intent/result");
     assert_eq!(reply.json()["id"], "17");
@@ -216,8 +219,7 @@ fn answers_overload_at_qos_0_and_lets_the_broker_wait_at_qos_1() {
         return;
     }
     let broker = Broker::start();
-    let service =
-        FakeService { delay: Duration::from_millis(100), ..FakeService::default() };
+    let service = FakeService { delay: Duration::from_millis(100), ..FakeService::default() };
     let few = Settings { requests_max: 4, ..settings(broker.address) };
     let daemon = Daemon::with(few, service);
     let mut client = Client::v5(broker.address, "client");
@@ -234,7 +236,10 @@ fn answers_overload_at_qos_0_and_lets_the_broker_wait_at_qos_1() {
     };
     let codes = ask(&mut client, 0);
     assert!(codes.contains(&"200".to_owned()) && codes.contains(&"429".to_owned()), "{codes:?}");
-    assert_eq!(daemon.counters.overloads.get() as usize, codes.iter().filter(|c| *c == "429").count());
+    assert_eq!(
+        daemon.counters.overloads.get() as usize,
+        codes.iter().filter(|c| *c == "429").count()
+    );
     let codes = ask(&mut client, 1);
     assert!(codes.iter().all(|code| code == "200"), "{codes:?}");
 }
@@ -299,7 +304,9 @@ fn a_pool_shares_the_load() {
     let (a, b) = (member("a"), member("b"));
     let mut client = Client::v5(broker.address, "client");
     client.subscribe("replies/#");
-    until("both listen", || broker.log().matches("$share/moed/moed/pool/models/+/infer/+").count() >= 2);
+    until("both listen", || {
+        broker.log().matches("$share/moed/moed/pool/models/+/infer/+").count() >= 2
+    });
     for n in 0..40 {
         let request = Message::new("moed/pool/models/intent/infer", HELLO);
         let reply = client.ask(request.reply_to("replies/x", &n.to_string()).qos(1));

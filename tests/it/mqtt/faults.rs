@@ -328,7 +328,8 @@ fn a_large_retained_message_does_not_disturb() {
 
     // A broker of old can't be told; it is refused.
     let old = Proxy::refusing_v5(broker.address);
-    let v311 = Settings { protocol: Protocol::V311, node: "old".to_owned(), ..settings(old.address) };
+    let v311 =
+        Settings { protocol: Protocol::V311, node: "old".to_owned(), ..settings(old.address) };
     let daemon = Daemon::with(v311, FakeService::default());
     client.subscribe("moed/old/models/intent/result/me");
     client.publish(Message::new("moed/old/models/intent/infer/me", vec![b' '; 2 << 20]).qos(1));

@@ -136,12 +136,7 @@ impl Bench {
 }
 
 fn ok(body: &str) -> Written {
-    Written {
-        payload: body.as_bytes().to_vec(),
-        json_bytes: None,
-        status: 200,
-        facts: Vec::new(),
-    }
+    Written { payload: body.as_bytes().to_vec(), json_bytes: None, status: 200, facts: Vec::new() }
 }
 
 fn request(packet: u16, correlation: &str) -> Received {
@@ -180,11 +175,8 @@ fn subscribes_and_announces_on_every_connection() {
         bench.settle();
         assert_eq!(bench.subscribed, 4);
         bench.subscribed = 0;
-        let topics: Vec<(String, bool)> = bench
-            .published
-            .drain(..)
-            .map(|message| (message.topic, message.is_retained))
-            .collect();
+        let topics: Vec<(String, bool)> =
+            bench.published.drain(..).map(|message| (message.topic, message.is_retained)).collect();
         let expected = ["moed/test/info", "moed/test/status"].map(|t| (t.to_owned(), true));
         assert_eq!(topics, expected);
         bench.disconnect();

@@ -102,12 +102,30 @@ fn replies_go_only_where_they_may() {
     }
     let long = "x".repeat(257);
     for refused in [
-        "", "+", "a/+/b", "#", "a/#", "$SYS/a", "$share/g/a", "a\0b", "a\nb", &long,
-        "moed", "moed/hub/status", "moed/hub/info", "moed/hub/models/a/infer",
-        "moed/hub/models/a/infer/me", "moed/other/models/a/infer", "moed/hub/request/load",
-        "moed/hub/response/load", "moed/pool/models/a/infer", "moed/reply",
-        "moed/hub/models/result/infer", "moed/hub/models/a/versions/1/infer",
-        "homeassistant/device/x/config", "homeassistant/status",
+        "",
+        "+",
+        "a/+/b",
+        "#",
+        "a/#",
+        "$SYS/a",
+        "$share/g/a",
+        "a\0b",
+        "a\nb",
+        &long,
+        "moed",
+        "moed/hub/status",
+        "moed/hub/info",
+        "moed/hub/models/a/infer",
+        "moed/hub/models/a/infer/me",
+        "moed/other/models/a/infer",
+        "moed/hub/request/load",
+        "moed/hub/response/load",
+        "moed/pool/models/a/infer",
+        "moed/reply",
+        "moed/hub/models/result/infer",
+        "moed/hub/models/a/versions/1/infer",
+        "homeassistant/device/x/config",
+        "homeassistant/status",
     ] {
         assert!(topics.check_reply(refused).is_err(), "{refused}");
     }
@@ -154,9 +172,16 @@ fn a_broker_is_given_by_its_address_and_without_a_password() {
     ] {
         assert_eq!(text.parse(), Ok(expected), "{text}");
     }
-    for text in
-        ["", "mqtt://", "http://x", "mqtt://x:y", "mqtt://x:0", "mqtt://x/y", "mqtt://a b", "x:99999"]
-    {
+    for text in [
+        "",
+        "mqtt://",
+        "http://x",
+        "mqtt://x:y",
+        "mqtt://x:0",
+        "mqtt://x/y",
+        "mqtt://a b",
+        "x:99999",
+    ] {
         assert!(text.parse::<Broker>().is_err(), "{text}");
     }
     let error = "mqtt://me:secret@x".parse::<Broker>().unwrap_err().to_string();

@@ -236,4 +236,3 @@ fn refusal(reason: &dyn std::fmt::Debug) -> Down {
          broker's own log"
     ))
 }
-

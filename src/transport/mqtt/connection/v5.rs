@@ -185,7 +185,8 @@ pub(super) fn written(packet: &Written) -> What {
 fn down(error: &ConnectionError) -> Down {
     match error {
         ConnectionError::ConnectionRefused(
-            ConnectReturnCode::RefusedProtocolVersion | ConnectReturnCode::UnsupportedProtocolVersion,
+            ConnectReturnCode::RefusedProtocolVersion
+            | ConnectReturnCode::UnsupportedProtocolVersion,
         ) => Down::new("it refuses MQTT 5", false, true),
         ConnectionError::ConnectionRefused(reason) => refusal(reason),
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
@@ -193,7 +194,9 @@ fn down(error: &ConnectionError) -> Down {
                 DisconnectReasonCode::SessionTakenOver => Down::refused(
                     "another client has taken this one's name: give each daemon its own `node`",
                 ),
-                reason => Down::new(format!("it has closed the connection: {reason:?}"), false, true),
+                reason => {
+                    Down::new(format!("it has closed the connection: {reason:?}"), false, true)
+                }
             }
         }
         ConnectionError::MqttState(error) => Down::new(error, false, true),

@@ -22,11 +22,7 @@ pub struct Daemon {
 /// Settings for a broker at `address`, with short times.
 pub fn settings(address: SocketAddr) -> Settings {
     Settings {
-        broker: Broker {
-            host: address.ip().to_string(),
-            port: address.port(),
-            is_tls: false,
-        },
+        broker: Broker { host: address.ip().to_string(), port: address.port(), is_tls: false },
         node: "test".to_owned(),
         keep_alive: Duration::from_secs(5),
         models_interval: Duration::from_millis(50),

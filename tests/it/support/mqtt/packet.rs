@@ -319,7 +319,8 @@ impl Connect {
         let mut body = Vec::new();
         write_text(&mut body, b"MQTT");
         let has = |is: bool, flag: u8| if is { flag } else { 0 };
-        let flags = has(self.clean, 2) | has(self.username.is_some(), 0x80)
+        let flags = has(self.clean, 2)
+            | has(self.username.is_some(), 0x80)
             | has(self.password.is_some(), 0x40);
         body.extend_from_slice(&[self.level, flags]);
         body.extend_from_slice(&self.keep_alive_s.to_be_bytes());
