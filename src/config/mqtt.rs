@@ -22,25 +22,8 @@ pub(super) fn read(mut fields: Fields, requests: &unix::Settings) -> Result<Sett
     let broker = fields.text("broker", NAME_BYTES)?;
     let broker =
         broker.parse().map_err(|error: SettingsError| fields.error("broker", cause(&error)))?;
-    let protocol = match fields.text_or_none("protocol", NAME_BYTES)?.as_deref() {
-        None | Some("automatic") => Protocol::Automatic,
-        Some("5") => Protocol::V5,
-        Some("3.1.1") => Protocol::V311,
-        Some(_) => {
-            let cause = "not a version; use \"automatic\", \"5\" or \"3.1.1\"";
-            return Err(fields.error("protocol", cause));
-        }
-    };
-    let password_file = path(&mut fields, "password_file", PATH_BYTES)?;
-    let credential = fields.text_or_none("password_credential", NAME_BYTES)?;
-    let password_file = match (password_file, credential) {
-        (file, None) => file,
-        (None, Some(name)) => Some(credential_file(&fields, &name)?),
-        (Some(_), Some(_)) => {
-            let cause = "given beside `password_file`: give one of them";
-            return Err(fields.error("password_credential", cause));
-        }
-    };
+    let protocol = protocol(&mut fields)?;
+    let password_file = password_file(&mut fields)?;
     let prefix = fields.text_or_none("discovery_prefix", NAME_BYTES)?;
     let is_home_assistant = fields.boolean_or("home_assistant", prefix.is_some())?;
     let prefix = prefix.unwrap_or_else(|| DISCOVERY_PREFIX.to_owned());
@@ -92,6 +75,31 @@ pub(super) fn read(mut fields: Fields, requests: &unix::Settings) -> Result<Sett
     })?;
     fields.finish()?;
     Ok(read)
+}
+
+fn protocol(fields: &mut Fields) -> Result<Protocol, FieldError> {
+    Ok(match fields.text_or_none("protocol", NAME_BYTES)?.as_deref() {
+        None | Some("automatic") => Protocol::Automatic,
+        Some("5") => Protocol::V5,
+        Some("3.1.1") => Protocol::V311,
+        Some(_) => {
+            let cause = "not a version; use \"automatic\", \"5\" or \"3.1.1\"";
+            return Err(fields.error("protocol", cause));
+        }
+    })
+}
+
+fn password_file(fields: &mut Fields) -> Result<Option<PathBuf>, FieldError> {
+    let password_file = path(fields, "password_file", PATH_BYTES)?;
+    let credential = fields.text_or_none("password_credential", NAME_BYTES)?;
+    match (password_file, credential) {
+        (file, None) => Ok(file),
+        (None, Some(name)) => credential_file(fields, &name).map(Some),
+        (Some(_), Some(_)) => {
+            let cause = "given beside `password_file`: give one of them";
+            Err(fields.error("password_credential", cause))
+        }
+    }
 }
 
 /// Without the setting's name, which the place says.

@@ -32,7 +32,7 @@ pub type Answers = mpsc::Sender<Answered>;
 /// Sees to it that `work` is answered.
 pub fn start(
     session: &mut Session,
-    work: Work,
+    work: &Work,
     service: &Arc<dyn Admin>,
     settings: &Settings,
     answers: &Answers,
@@ -41,9 +41,9 @@ pub fn start(
     match &work.task {
         Task::Infer { model, version } => {
             let model = ModelRef { name: model.clone(), version: version.clone() };
-            infer(session, &work, model, service, settings, answers, now);
+            infer(session, work, model, service, settings, answers, now);
         }
-        Task::Admin { verb } => admin(session, &work, verb, service, answers, now),
+        Task::Admin { verb } => admin(session, work, verb, service, answers, now),
     }
 }
 

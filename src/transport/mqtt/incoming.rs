@@ -131,17 +131,7 @@ impl Session {
             }
         };
         self.counters.requests.add(1);
-        let is_v5 = self.link.as_ref().is_some_and(|link| link.is_v5);
-        if message.properties.user(REPLY_MARK).is_some() {
-            self.counters.loops_cut.add(1);
-            log::warn!("request: {}: it is a reply: it would go round for ever", message.topic);
-            done(self);
-            return;
-        }
-        if message.is_retained && !is_v5 {
-            // Kept by the broker, who knows since when.
-            self.counters.retained_ignored.add(1);
-            log::warn!("request: {}: retained: ignored; publish without", message.topic);
+        if self.is_ignored(&message) {
             done(self);
             return;
         }
@@ -184,6 +174,24 @@ impl Session {
         let work = Work { ticket, task, body, json_bytes, client: ClientId(client.into()) };
         self.inbox_bytes += work.body.len();
         self.inbox.push_back((work, waiting));
+    }
+
+    /// Whether it is answered to nobody: its sender does not wait, or would send it again.
+    fn is_ignored(&self, message: &Received) -> bool {
+        let topic = &message.topic;
+        let is_v5 = self.link.as_ref().is_some_and(|link| link.is_v5);
+        if message.properties.user(REPLY_MARK).is_some() {
+            self.counters.loops_cut.add(1);
+            log::warn!("request: {topic}: it is a reply: it would go round for ever");
+            return true;
+        }
+        if message.is_retained && !is_v5 {
+            // Kept by the broker, who knows since when.
+            self.counters.retained_ignored.add(1);
+            log::warn!("request: {topic}: retained: ignored; publish without");
+            return true;
+        }
+        false
     }
 
     /// The next thing for the daemon to do, unless it has enough to do.

@@ -157,7 +157,7 @@ impl Server {
     fn act(&mut self, now: Instant) {
         while let Some(work) = self.session.next_work() {
             let (session, service) = (&mut self.session, &self.service);
-            exchange::start(session, work, service, &self.settings, &self.answers, now);
+            exchange::start(session, &work, service, &self.settings, &self.answers, now);
         }
         let Some(sender) = &self.sender else { return };
         while let Some(action) = self.session.next_action(now) {

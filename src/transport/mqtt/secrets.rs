@@ -48,7 +48,7 @@ impl fmt::Debug for Password {
     }
 }
 
-fn of_file(what: &'static str, path: &Path, cause: impl ToString) -> SecretError {
+fn of_file(what: &'static str, path: &Path, cause: &dyn ToString) -> SecretError {
     SecretError::File { what, path: path.display().to_string(), cause: cause.to_string() }
 }
 
@@ -59,7 +59,7 @@ fn of_file(what: &'static str, path: &Path, cause: impl ToString) -> SecretError
 /// The file, and why.
 pub fn password(settings: &Settings) -> Result<Option<Password>, SecretError> {
     let Some(path) = &settings.password_file else { return Ok(None) };
-    let refused = |cause: &dyn ToString| of_file("password_file", path, cause.to_string());
+    let refused = |cause: &dyn ToString| of_file("password_file", path, cause);
     let file = File::open(path).map_err(|error| refused(&error))?;
     let metadata = file.metadata().map_err(|error| refused(&error))?;
     if metadata.permissions().mode() & 0o007 != 0 {
@@ -86,7 +86,7 @@ pub fn tls(tls: &Tls) -> Result<Arc<ClientConfig>, SecretError> {
         (Some(certificate), Some(key)) => {
             let chain = certificates("certificate_file", certificate)?;
             let key = PrivateKeyDer::from_pem_file(key)
-                .map_err(|error| of_file("key_file", key, error))?;
+                .map_err(|error| of_file("key_file", key, &error))?;
             builder.with_client_auth_cert(chain, key)?
         }
         _ => builder.with_no_client_auth(),
@@ -98,11 +98,10 @@ fn certificates(
     what: &'static str,
     path: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, SecretError> {
-    let read = CertificateDer::pem_file_iter(path)
-        .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>());
-    let certificates = read.map_err(|error| of_file(what, path, error))?;
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certificates = read.map_err(|error| of_file(what, path, &error))?;
     if certificates.is_empty() {
-        return Err(of_file(what, path, "no certificate in it: give one in PEM"));
+        return Err(of_file(what, path, &"no certificate in it: give one in PEM"));
     }
     Ok(certificates)
 }
@@ -112,17 +111,15 @@ fn trusted(tls: &Tls) -> Result<RootCertStore, SecretError> {
     match &tls.ca_file {
         Some(path) => {
             for certificate in certificates("ca_file", path)? {
-                roots.add(certificate).map_err(|error| of_file("ca_file", path, error))?;
+                roots.add(certificate).map_err(|error| of_file("ca_file", path, &error))?;
             }
         }
         None => {
             let found = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(found.certs);
             if roots.is_empty() {
-                let cause = found
-                    .errors
-                    .first()
-                    .map_or("there are none".to_owned(), |error| error.to_string());
+                let cause =
+                    found.errors.first().map_or("there are none".to_owned(), ToString::to_string);
                 return Err(SecretError::System(cause));
             }
         }

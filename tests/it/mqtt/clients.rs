@@ -76,6 +76,45 @@ fn mosquitto_pub_and_sub_ask_in_v311() {
     assert!(answer.contains(r#""id":"1""#) && answer.contains("HassTurnOn"), "{answer}");
 }
 
+#[test]
+fn the_daemon_as_a_process_is_asked_over_the_broker_and_stops_in_peace() {
+    if !has_mosquitto() || !has("mosquitto_rr") {
+        return;
+    }
+    let broker = Broker::start();
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("moed.toml");
+    let text = format!(
+        "[mqtt]\nbroker = \"mqtt://{}\"\nnode = \"test\"\n[models]\ndirectories = [\"{}\"]\n",
+        broker.address,
+        directory.path().display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_moed"))
+        .args(["serve", "--sim", "--config"])
+        .arg(&config)
+        .arg("--socket")
+        .arg(directory.path().join("moed.sock"))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let status = || {
+        let mut command = to("mosquitto_sub", &broker);
+        command.args(["-t", "moed/test/status", "-C", "1", "-W", "1"]);
+        String::from_utf8(command.output().unwrap().stdout).unwrap().trim().to_owned()
+    };
+    crate::support::http::until("it is online", || status() == "online");
+    let mut command = to("mosquitto_rr", &broker);
+    command.args(["-V", "5", "-t", "moed/test/models/sim/infer", "-e", "me/x", "-W", "10"]);
+    command.args(["-m", "{}"]);
+    let answer = run(command);
+    assert!(answer.contains("invalid_request"), "{answer}");
+    let id = daemon.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert!(daemon.wait().unwrap().success());
+    assert_eq!(status(), "stopped");
+}
+
 /// Where `tests/run` puts clients in other languages; without, `left_out` names them.
 pub fn clients() -> Option<PathBuf> {
     std::env::var_os("MOED_TEST_CLIENTS").map(PathBuf::from)

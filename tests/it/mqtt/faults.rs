@@ -171,6 +171,8 @@ fn a_stalled_broker_is_noticed_while_much_is_sent_to_it() {
     daemon.wait_until_connected();
 }
 
+type Happening = fn(&Proxy);
+
 #[test]
 fn a_partition_a_half_closed_and_a_reset_connection_lose_nothing() {
     if !has_mosquitto() {
@@ -181,7 +183,7 @@ fn a_partition_a_half_closed_and_a_reset_connection_lose_nothing() {
     let daemon = Daemon::with(settings(proxy.address), slow(20));
     let mut client = Client::v5(broker.address, "client");
     client.subscribe("replies/#");
-    let faults: [(&str, fn(&Proxy)); 5] = [
+    let faults: [(&str, Happening); 5] = [
         ("reset", Proxy::cut),
         ("half-closed", Proxy::half_close),
         ("delayed", |proxy| proxy.set(Fault::Delay(Duration::from_millis(30)))),

@@ -50,6 +50,32 @@ fn status_is_online_then_stopped_or_offline() {
 }
 
 #[test]
+fn what_was_taken_is_answered_before_it_stops() {
+    if !has_mosquitto() {
+        return;
+    }
+    let broker = Broker::start();
+    let service = FakeService { delay: Duration::from_millis(500), ..FakeService::default() };
+    let mut daemon = Daemon::with(settings(broker.address), service);
+    let mut client = Client::v5(broker.address, "client");
+    client.subscribe("replies/#");
+    let ask = |model: &str| {
+        let topic = format!("moed/test/models/{model}/infer");
+        Message::new(&topic, r#"{"text": "hello"}"#).reply_to("replies/me", model).qos(1)
+    };
+    client.publish(ask("slow"));
+    until("it runs", || daemon.runs() == 1);
+    daemon.begin_stop();
+    std::thread::sleep(Duration::from_millis(100));
+    let reply = client.ask(ask("intent"));
+    assert_eq!((reply.correlation(), reply.user("code")), ("intent", Some("unavailable")));
+    let reply = client.receive();
+    assert_eq!((reply.correlation(), reply.user("status")), ("slow", Some("200")));
+    daemon.stop();
+    assert_eq!(retained(&broker, STATUS).unwrap().text(), "stopped");
+}
+
+#[test]
 fn info_health_and_models_are_retained() {
     if !has_mosquitto() {
         return;

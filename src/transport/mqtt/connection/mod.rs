@@ -44,12 +44,12 @@ pub struct Down {
 }
 
 impl Down {
-    fn refused(reason: impl ToString) -> Self {
+    fn refused(reason: impl Into<String>) -> Self {
         Self::new(reason, true, false)
     }
 
-    fn new(reason: impl ToString, is_refused: bool, is_aborted: bool) -> Self {
-        Self { reason: reason.to_string(), is_refused, held: Duration::ZERO, is_aborted }
+    fn new(reason: impl Into<String>, is_refused: bool, is_aborted: bool) -> Self {
+        Self { reason: reason.into(), is_refused, held: Duration::ZERO, is_aborted }
     }
 }
 
@@ -119,17 +119,17 @@ impl Poller {
 }
 
 fn open(settings: &Settings, topics: &Topics, is_v5: bool) -> Result<(Sender, Poller), Down> {
-    let password = secrets::password(settings).map_err(Down::refused)?;
+    let password = secrets::password(settings).map_err(|error| Down::refused(error.to_string()))?;
     let tls = if settings.broker.is_tls {
-        Some(secrets::tls(&settings.tls).map_err(Down::refused)?)
+        Some(secrets::tls(&settings.tls).map_err(|error| Down::refused(error.to_string()))?)
     } else {
         None
     };
     Ok(if is_v5 {
-        let (sender, poller) = v5::open(settings, topics, password, tls);
+        let (sender, poller) = v5::open(settings, topics, password.as_ref(), tls);
         (Sender::V5(sender), Poller::V5(Box::new(poller)))
     } else {
-        let (sender, poller) = v311::open(settings, topics, password, tls);
+        let (sender, poller) = v311::open(settings, topics, password.as_ref(), tls);
         (Sender::V311(sender), Poller::V311(Box::new(poller)))
     })
 }

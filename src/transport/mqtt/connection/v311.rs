@@ -32,13 +32,13 @@ pub struct Poller(EventLoop);
 pub(super) fn open(
     settings: &Settings,
     topics: &Topics,
-    password: Option<Password>,
+    password: Option<&Password>,
     tls: Option<Arc<ClientConfig>>,
 ) -> (Sender, Poller) {
     let broker = &settings.broker;
     let mut options = MqttOptions::new(client_id(settings), &broker.host, broker.port);
     if let Some(username) = &settings.username {
-        options.set_credentials(username, password.as_ref().map_or("", Password::reveal));
+        options.set_credentials(username, password.map_or("", Password::reveal));
     }
     if let Some(tls) = tls {
         options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
@@ -135,9 +135,9 @@ fn down(error: &ConnectionError) -> Down {
             Down::new("it refuses MQTT 3.1.1", false, true)
         }
         ConnectionError::ConnectionRefused(reason) => refusal(reason),
-        ConnectionError::MqttState(error) => Down::new(error, false, true),
+        ConnectionError::MqttState(error) => Down::new(error.to_string(), false, true),
         ConnectionError::NotConnAck(_) => Down::new("it speaks no MQTT", false, true),
         ConnectionError::NetworkTimeout => Down::new("it does not answer", false, false),
-        error => Down::new(error, false, false),
+        error => Down::new(error.to_string(), false, false),
     }
 }

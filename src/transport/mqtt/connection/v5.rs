@@ -30,13 +30,13 @@ pub struct Poller(EventLoop);
 pub(super) fn open(
     settings: &Settings,
     topics: &Topics,
-    password: Option<Password>,
+    password: Option<&Password>,
     tls: Option<Arc<ClientConfig>>,
 ) -> (Sender, Poller) {
     let broker = &settings.broker;
     let mut options = MqttOptions::new(client_id(settings), &broker.host, broker.port);
     if let Some(username) = &settings.username {
-        options.set_credentials(username, password.as_ref().map_or("", Password::reveal));
+        options.set_credentials(username, password.map_or("", Password::reveal));
     }
     if let Some(tls) = tls {
         options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
@@ -199,9 +199,9 @@ fn down(error: &ConnectionError) -> Down {
                 }
             }
         }
-        ConnectionError::MqttState(error) => Down::new(error, false, true),
+        ConnectionError::MqttState(error) => Down::new(error.to_string(), false, true),
         ConnectionError::NotConnAck(_) => Down::new("it speaks no MQTT", false, true),
         ConnectionError::Timeout(_) => Down::new("it does not answer", false, false),
-        error => Down::new(error, false, false),
+        error => Down::new(error.to_string(), false, false),
     }
 }

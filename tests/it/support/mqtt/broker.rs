@@ -55,10 +55,6 @@ impl Broker {
         broker
     }
 
-    pub fn config(&self) -> &str {
-        &self.config
-    }
-
     /// Starts it, and waits until it listens.
     pub fn restart(&mut self) {
         self.kill();

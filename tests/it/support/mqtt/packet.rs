@@ -11,7 +11,6 @@ pub const SUBSCRIBE: u8 = 0x82;
 pub const SUBACK: u8 = 0x90;
 pub const PINGREQ: u8 = 0xc0;
 pub const PINGRESP: u8 = 0xd0;
-pub const DISCONNECT: u8 = 0xe0;
 
 /// A packet: its first byte, and what follows its length.
 #[derive(Debug, Clone, PartialEq, Eq)]
