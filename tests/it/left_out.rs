@@ -15,12 +15,18 @@ struct LeftOut {
     run_by: &'static str,
 }
 
-const LEFT_OUT: [LeftOut; 3] = [
+const LEFT_OUT: [LeftOut; 4] = [
     LeftOut {
         script: "tests/vectors/check_onnxruntime.py",
         checks: "the expected outputs of the operators, against onnxruntime itself",
         needs: "Python packages",
         run_by: "tests/run",
+    },
+    LeftOut {
+        script: "tests/clients/check_home_assistant.py",
+        checks: "the discovery message, against Home Assistant's own schemas and templates",
+        needs: "Python 3.13 and Home Assistant itself",
+        run_by: "tests/clients/check_home_assistant.py",
     },
     LeftOut {
         script: ".ci/arm",

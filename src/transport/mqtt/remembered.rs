@@ -89,6 +89,19 @@ impl Remembered {
         }
     }
 
+    /// Forgets what may be asked again, as far as it came in order.
+    pub fn expire(&mut self, now: Instant) {
+        let is_over = |key: &Key| self.entries.get(key).is_none_or(|entry| entry.until <= now);
+        let over = self.order.iter().take_while(|key| is_over(key)).count();
+        for key in self.order.drain(..over).collect::<Vec<_>>() {
+            self.forget(key);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     fn forget_oldest(&mut self) -> bool {
         let Some(key) = self.order.pop_front() else { return false };
         self.forget(key);

@@ -38,6 +38,9 @@ pub const UNWRITTEN_MAX: usize = 32;
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
+/// The same, if nothing but memories of requests can pass.
+const IDLE_TICK: Duration = Duration::from_secs(10);
+
 /// From the last request to the end: for `stopped` to reach the broker.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -307,7 +310,10 @@ impl Session {
         if let Some(message) = self.next_reply(packet_bytes_max, now) {
             return Some(Action::Publish(message));
         }
-        if let Some(packet) = self.acks.next(now) {
+        // Each of them lets the broker send more, and some send more than one for each.
+        if self.inbox.is_empty()
+            && let Some(packet) = self.acks.next(now)
+        {
             return Some(Action::Acknowledge(packet));
         }
         if let Phase::Parting { until } = self.phase
@@ -350,6 +356,7 @@ impl Session {
     pub fn tick(&mut self, now: Instant) {
         self.tick_at = None;
         self.give_up_waiting(now);
+        self.remembered.expire(now);
         for reply in self.outbox.expire(now) {
             self.counters.replies_expired.add(1);
             log::warn!(
@@ -379,16 +386,22 @@ impl Session {
 
     /// When [`tick`](Self::tick) should be called.
     pub fn wake_at(&mut self, now: Instant) -> Option<Instant> {
-        let is_idle = self.waiting() == 0
-            && self.outbox.is_empty()
-            && self.acks.is_empty()
-            && self.phase == Phase::Serving;
-        if is_idle {
-            self.tick_at = None;
-            return None;
-        }
+        let is_busy = self.waiting() > 0
+            || !self.outbox.is_empty()
+            || !self.acks.is_empty()
+            || self.phase != Phase::Serving;
+        let time = match (is_busy, self.remembered.is_empty()) {
+            (true, _) => TICK,
+            (false, false) => IDLE_TICK,
+            (false, true) => {
+                self.tick_at = None;
+                return None;
+            }
+        };
         // Not later because other things happen meanwhile.
-        Some(*self.tick_at.get_or_insert(now + TICK))
+        let at = self.tick_at.map_or(now + time, |at| at.min(now + time));
+        self.tick_at = Some(at);
+        Some(at)
     }
 
     /// Whether it has stopped and parted from the broker.

@@ -113,7 +113,7 @@ impl Default for Settings {
             inbox_bytes_max: 4 << 20,
             replies_max: 4096,
             replies_bytes_max: 8 << 20,
-            remembered_max: 1024,
+            remembered_max: 512,
             remembered_bytes_max: 1 << 20,
             deadline_default: Duration::from_secs(30),
             deadline_max: Duration::from_secs(600),

@@ -120,6 +120,7 @@ impl State {
             ("replies_refused", json!(counters.replies_refused.get())),
             ("replies_dropped", json!(counters.replies_dropped.get())),
             ("overloads", json!(counters.overloads.get())),
+            ("settled", json!(counters.settled())),
             ("connects", json!(counters.connects.get())),
             ("waiting", json!(session.waiting())),
             ("unsent", json!(session.unsent())),

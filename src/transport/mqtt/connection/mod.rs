@@ -201,8 +201,8 @@ async fn attempt(settings: Arc<Settings>, is_v5: bool, notices: mpsc::Sender<Not
             }
         };
         if polled.is_incoming {
-            // The library waits for two of its pings.
-            deadline = Instant::now() + poller.keep_alive() * 3 / 2;
+            // The library waits for two of its pings; this is a little less than one and a half.
+            deadline = Instant::now() + poller.keep_alive() * 29 / 20;
         }
         let notice = match polled.what {
             What::Nothing => continue,
