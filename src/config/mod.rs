@@ -6,6 +6,7 @@
 
 pub mod environment;
 pub mod home;
+pub mod mqtt;
 
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -39,6 +40,8 @@ pub struct Config {
     /// How requests are served: `[requests]`, and the connections of `[socket]`.
     pub http: Settings,
     pub socket: Socket,
+    /// `[mqtt]`; `None`: no broker.
+    pub mqtt: Option<mqtt::Settings>,
     pub log: Log,
 }
 
@@ -107,6 +110,7 @@ impl Default for Config {
                 tcp_address: None,
                 tcp_may_leave_host: false,
             },
+            mqtt: None,
             log: Log { level: log::LevelFilter::Info },
         }
     }
@@ -141,6 +145,9 @@ impl Config {
         }
         if let Some(table) = fields.table("socket")? {
             config.socket = socket(table, &mut config.http)?;
+        }
+        if let Some(table) = fields.table("mqtt")? {
+            config.mqtt = Some(mqtt::read(table, &config.http)?);
         }
         if let Some(table) = fields.table("log")? {
             config.log = log(table, &config.log)?;

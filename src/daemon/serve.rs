@@ -16,6 +16,7 @@ use super::{Daemon, Pretended, StartError};
 use crate::config::{Config, ConfigError};
 use crate::engine::Backend;
 use crate::infer::{Admin, ModelState, Service as _};
+use crate::transport::mqtt;
 use crate::transport::unix::{Access, Counters, ListenError, Listener, serve};
 
 /// Why the process ends with an error.
@@ -67,6 +68,10 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
     let admin: Arc<dyn Admin> = Arc::<Daemon>::clone(&daemon);
     let (stop, stopped) = watch::channel(false);
     let settings = Arc::new(config.http.clone());
+    let broker = config.mqtt.clone().map(|settings| {
+        let (admin, stopped) = (Arc::clone(&admin), stopped.clone());
+        tokio::spawn(mqtt::serve(Arc::new(settings), admin, probe(), Arc::default(), stopped))
+    });
     let serving = serve(listeners, admin, Arc::clone(&settings), counters, stopped);
     let serving = tokio::spawn(serving);
     let mut watchdog = Watchdog::new();
@@ -103,6 +108,9 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
         drained = draining => {
             // The answers are on their way: connections end when they are written.
             let _ = serving.await;
+            if let Some(broker) = broker {
+                let _ = broker.await;
+            }
             match drained {
                 Ok(true) => Ok(()),
                 _ => Err(ServeError::Drain(settings.stop_time_max)),
@@ -111,6 +119,11 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
         Some(()) = signals.terminate.recv() => Err(ServeError::Drain(Duration::ZERO)),
         Some(()) = signals.interrupt.recv() => Err(ServeError::Drain(Duration::ZERO)),
     }
+}
+
+/// What is known of the board.
+fn probe() -> mqtt::Probe {
+    Arc::new(mqtt::Health::default)
 }
 
 struct Signals {

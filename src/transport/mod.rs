@@ -2,4 +2,5 @@
 //! [`Service`](crate::infer::Service), and sends back the answers. Knows no queue, no model and no
 //! engine.
 
+pub mod mqtt;
 pub mod unix;

@@ -11,7 +11,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Every module that has a row of its own, from the top down, and which modules it may name. The
 /// others belong to the module above them. No row may name one above itself.
-const MAY_NAME: [(&str, &[&str]); 26] = [
+const MAY_NAME: [(&str, &[&str]); 27] = [
     ("main", &["cli"]),
     (
         "cli",
@@ -43,12 +43,14 @@ const MAY_NAME: [(&str, &[&str]); 26] = [
             "pipeline",
             "repository",
             "scheduler",
+            "transport::mqtt",
             "transport::unix",
         ],
     ),
-    ("config", &["fields", "pipeline", "scheduler", "transport::unix"]),
+    ("config", &["fields", "pipeline", "scheduler", "transport::mqtt", "transport::unix"]),
     ("lib", &[]),
-    ("transport", &["transport::unix"]),
+    ("transport", &["transport::unix", "transport::mqtt"]),
+    ("transport::mqtt", &["codec", "infer"]),
     ("transport::unix", &["codec", "infer"]),
     ("codec", &["infer", "tensor"]),
     ("scheduler", &["engine", "infer", "metrics", "repository", "tensor"]),
@@ -97,9 +99,11 @@ const MAY_NAME: [(&str, &[&str]); 26] = [
 
 /// Crates and parts of `std`, and the files or folders that may name them. What is not listed
 /// may be named anywhere.
-const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 8] = [
+const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 10] = [
     (&["std", "env"], &["src/cli.rs", "src/cli/", "src/config/", "src/engine/kernel/select.rs"]),
     (&["std", "net"], &["src/transport/", "src/config/", "src/cli/serve.rs"]),
+    (&["rumqttc"], &["src/transport/mqtt/connection/"]),
+    (&["tokio_rustls"], &["src/transport/mqtt/connection/", "src/transport/mqtt/secrets.rs"]),
     (&["clap"], &["src/main.rs", "src/cli.rs", "src/cli/"]),
     (&["memmap2"], &["src/engine/mapping.rs", "src/engine/tract/hoist.rs"]),
     (

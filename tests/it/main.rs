@@ -20,6 +20,7 @@ mod kernels;
 mod left_out;
 mod loading;
 mod moe_ffn;
+mod mqtt;
 mod operators;
 mod pipeline;
 mod repository;

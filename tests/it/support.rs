@@ -1,6 +1,7 @@
 //! What several tests need: fixtures, and comparisons.
 
 pub mod http;
+pub mod mqtt;
 pub mod service;
 
 use std::path::{Path, PathBuf};
