@@ -8,6 +8,7 @@
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     reason = "it has no command line to speak of, and a failure is the end of it"
 )]
 #![allow(dead_code, reason = "tests use more of these")]
