@@ -18,6 +18,7 @@ mod incoming;
 mod message;
 mod negotiation;
 mod outbox;
+pub mod parts;
 mod remembered;
 mod secrets;
 mod session;
@@ -40,18 +41,6 @@ use state::State;
 pub use state::{Health, Probe};
 
 use crate::infer::Admin;
-
-/// What the session is made of, for tests that have no broker.
-pub mod parts {
-    pub use super::acknowledgements::Acknowledgements;
-    pub use super::backoff::Backoff;
-    pub use super::incoming::{Task, Work, Written};
-    pub use super::message::{Outgoing, Properties, Qos, Received};
-    pub use super::negotiation::Negotiation;
-    pub use super::secrets::password;
-    pub use super::session::{Action, Event, Link, Session};
-    pub use super::topics::{Filter, Route, Topics};
-}
 
 /// Notices that wait to be looked at. The connection waits while there are more.
 const NOTICES: usize = 64;

@@ -4,11 +4,11 @@
 //! ```text
 //!             connected              received: a request        answered
 //!   (offline) ---------> subscribe,  ---------------> [waiting] -------> [outbox] -> published
-//!       ^                announce                        |                  ^  |         |
-//!       |  disconnected                                  | duplicate,       |  | broker  | acknowledged
-//!       +------------- (everything unacknowledged        | refused          |  | is back v
-//!                       is sent again)                   +------------------+  +---- request
-//!                                                                                 acknowledged
+//!       ^                announce                        |                  ^  |        |
+//!       |  disconnected                                  | duplicate,       |  | broker | acknow-
+//!       +------------- (everything unacknowledged        | refused          |  | is back| ledged
+//!                       is sent again)                   +------------------+  +--- request
+//!                                                                                acknowledged
 //! ```
 
 use std::collections::{HashMap, VecDeque};

@@ -341,7 +341,7 @@ fn admin_verbs_are_off_unless_they_are_asked_for() {
     };
     let reply = ask("models", r#"{"transaction": 5}"#);
     assert_eq!((&reply["status"], &reply["transaction"]), (&"ok".into(), &5.into()));
-    assert_eq!(reply["data"]["models"].as_array().unwrap().len(), 10);
+    assert_eq!(reply["data"]["models"].as_array().unwrap().len(), 11);
     let loaded = ask("load", r#"{"model": "intent", "transaction": "t"}"#);
     assert_eq!(loaded, json!({"status": "ok", "data": {}, "transaction": "t"}));
     assert_eq!(ask("rollback", r#"{"model": "intent"}"#)["status"], "ok");

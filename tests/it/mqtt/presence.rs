@@ -92,7 +92,7 @@ fn info_health_and_models_are_retained() {
     let info = json("moed/test/info");
     assert_eq!((&info["name"], &info["node"]), (&"moed".into(), &"test".into()));
     assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(info["models"].as_array().unwrap().len(), 9);
+    assert_eq!(info["models"].as_array().unwrap().len(), 10);
     let health = json("moed/test/health");
     assert_eq!((&health["live"], &health["ready"]), (&true.into(), &true.into()));
     assert_eq!(health["temperature_celsius"], 51.5);

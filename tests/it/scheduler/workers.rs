@@ -47,18 +47,18 @@ fn refuses_at_once_what_it_has_no_room_for() {
     let setup = Setup::new(delay(500), options);
     let (first, first_reply) = request(1, PATIENCE);
     setup.send(first);
-    let mut slowest = Duration::ZERO;
-    for i in 0..20 {
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
         let (request, reply) = request(1, PATIENCE);
-        let start = Instant::now();
         setup.send(request);
-        if i > 2 {
-            let outcome = reply.try_recv().expect("answered before `submit` returns");
-            assert_eq!(word(&outcome), "overloaded");
-            slowest = slowest.max(start.elapsed());
+        // Answered before `submit` returns, or taken.
+        match reply.try_recv() {
+            Ok(outcome) => assert_eq!(word(&outcome), "overloaded"),
+            Err(_) => waiting.push(reply),
         }
     }
-    assert!(slowest < Duration::from_millis(50), "{slowest:?}");
+    // One waits, once the worker has taken the first.
+    assert_eq!(waiting.len(), 1);
     assert!(first_reply.recv_timeout(PATIENCE).expect("an answer").is_ok());
 }
 
