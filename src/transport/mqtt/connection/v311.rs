@@ -27,7 +27,13 @@ const INCOMING_BYTES_MAX: usize = 16 << 20;
 
 pub struct Sender(AsyncClient);
 
-pub struct Poller(EventLoop);
+pub struct Poller {
+    events: EventLoop,
+    /// Why the connection has ended, while what came before is still being told. A broker may
+    /// close it right behind an acknowledgement; what is told after the next connection would be
+    /// taken for that one's.
+    ended: Option<Down>,
+}
 
 pub(super) fn open(
     settings: &Settings,
@@ -51,11 +57,11 @@ pub(super) fn open(
         .set_inflight(INFLIGHT_MAX)
         .set_manual_acks(true)
         .set_last_will(LastWill::new(topics.status(), OFFLINE, QoS::AtLeastOnce, true));
-    let (client, mut poller) = AsyncClient::new(options, QUEUE);
+    let (client, mut events) = AsyncClient::new(options, QUEUE);
     // Else Nagle's algorithm and delayed acknowledgements add 40 ms to an answer at QoS 1.
-    poller.network_options.set_tcp_nodelay(true);
-    poller.network_options.set_connection_timeout(settings.connect_time_max.as_secs());
-    (Sender(client), Poller(poller))
+    events.network_options.set_tcp_nodelay(true);
+    events.network_options.set_connection_timeout(settings.connect_time_max.as_secs());
+    (Sender(client), Poller { events, ended: None })
 }
 
 impl Sender {
@@ -87,15 +93,31 @@ impl Sender {
 
 impl Poller {
     pub(super) fn keep_alive(&self) -> Duration {
-        self.0.mqtt_options.keep_alive()
+        self.events.mqtt_options.keep_alive()
     }
 
     pub(super) async fn poll(&mut self) -> Result<Polled, Down> {
-        match self.0.poll().await {
-            Ok(rumqttc::Event::Incoming(packet)) => Ok(Polled::incoming(incoming(packet))),
-            Ok(rumqttc::Event::Outgoing(packet)) => Ok(Polled::outgoing(written(&packet))),
-            Err(error) => Err(down(&error)),
+        let ended = match self.ended.take() {
+            Some(ended) => ended,
+            None => match self.events.poll().await {
+                Ok(event) => return Ok(polled(event)),
+                Err(error) => down(&error),
+            },
+        };
+        match self.events.state.events.pop_front() {
+            Some(event) => {
+                self.ended = Some(ended);
+                Ok(polled(event))
+            }
+            None => Err(ended),
         }
+    }
+}
+
+fn polled(event: rumqttc::Event) -> Polled {
+    match event {
+        rumqttc::Event::Incoming(packet) => Polled::incoming(incoming(packet)),
+        rumqttc::Event::Outgoing(packet) => Polled::outgoing(written(&packet)),
     }
 }
 

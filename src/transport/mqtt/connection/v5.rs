@@ -25,7 +25,13 @@ const PACKET_BYTES_MAX: usize = 268_435_460;
 
 pub struct Sender(AsyncClient);
 
-pub struct Poller(EventLoop);
+pub struct Poller {
+    events: EventLoop,
+    /// Why the connection has ended, while what came before is still being told. A broker may
+    /// close it right behind an acknowledgement; what is told after the next connection would be
+    /// taken for that one's.
+    ended: Option<Down>,
+}
 
 pub(super) fn open(
     settings: &Settings,
@@ -57,8 +63,8 @@ pub(super) fn open(
         .set_outgoing_inflight_upper_limit(INFLIGHT_MAX)
         .set_manual_acks(true)
         .set_last_will(will);
-    let (client, poller) = AsyncClient::new(options, QUEUE);
-    (Sender(client), Poller(poller))
+    let (client, events) = AsyncClient::new(options, QUEUE);
+    (Sender(client), Poller { events, ended: None })
 }
 
 impl Sender {
@@ -113,15 +119,31 @@ fn outgoing(properties: Properties) -> PublishProperties {
 
 impl Poller {
     pub(super) fn keep_alive(&self) -> Duration {
-        self.0.options.keep_alive()
+        self.events.options.keep_alive()
     }
 
     pub(super) async fn poll(&mut self) -> Result<Polled, Down> {
-        match self.0.poll().await {
-            Ok(rumqttc::v5::Event::Incoming(packet)) => Ok(Polled::incoming(incoming(packet))),
-            Ok(rumqttc::v5::Event::Outgoing(packet)) => Ok(Polled::outgoing(written(&packet))),
-            Err(error) => Err(down(&error)),
+        let ended = match self.ended.take() {
+            Some(ended) => ended,
+            None => match self.events.poll().await {
+                Ok(event) => return Ok(polled(event)),
+                Err(error) => down(&error),
+            },
+        };
+        match self.events.state.events.pop_front() {
+            Some(event) => {
+                self.ended = Some(ended);
+                Ok(polled(event))
+            }
+            None => Err(ended),
         }
+    }
+}
+
+fn polled(event: rumqttc::v5::Event) -> Polled {
+    match event {
+        rumqttc::v5::Event::Incoming(packet) => Polled::incoming(incoming(packet)),
+        rumqttc::v5::Event::Outgoing(packet) => Polled::outgoing(written(&packet)),
     }
 }
 
