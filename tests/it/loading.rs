@@ -158,8 +158,9 @@ fn experts_that_no_row_chooses_stay_out_of_memory() {
     let read = run.report.weight_bytes_read();
     assert!(read < model_bytes / 20, "{read} of {model_bytes} bytes");
     let resident = mapped_resident_bytes("experts.bin");
-    // The kernel reads ahead of each of the four places.
-    assert!(resident < read + (4 << 20), "{resident} bytes resident, {read} read");
+    // The kernel may map up to 2 MiB around each of the four places, as it lies in the page cache.
+    assert!(resident < read + (8 << 20), "{resident} bytes resident, {read} read");
+    assert!(resident < model_bytes / 4, "{resident} of {model_bytes} bytes resident");
     let grown = anonymous_kib().saturating_sub(before);
     assert!(grown < 8 << 10, "{grown} KiB of anonymous memory for {model_bytes} bytes of weights");
 }
