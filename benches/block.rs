@@ -24,7 +24,9 @@ fn models() -> Option<PathBuf> {
     let cache = set("MOED_CACHE")
         .or_else(|| Some(set("XDG_CACHE_HOME")?.join("moed")))
         .or_else(|| Some(set("HOME")?.join(".cache/moed")))?;
-    Some(cache.join("bench/models-1"))
+    let script = include_str!("peers/models.py");
+    let version = script.lines().find_map(|line| line.strip_prefix("FORMAT = "))?;
+    Some(cache.join(format!("bench/models-{version}")))
 }
 
 fn main() -> Result<()> {

@@ -15,16 +15,20 @@ const SHAPES: [(&str, usize, usize); 3] = [("s", 256, 1024), ("m", 512, 2048), (
 const ROWS: [usize; 4] = [1, 2, 4, 16];
 
 /// How weights are scaled, and how finely activations are quantised for them.
-const FORMATS: [(&str, Option<usize>, Precision); 2] =
-    [("q8_b32", Some(32), Precision::Int8), ("q8_chan", None, Precision::Int16)];
+const FORMATS: [(&str, u8, Option<usize>, Precision); 3] = [
+    ("q8_b32", 8, Some(32), Precision::Int8),
+    ("q8_chan", 8, None, Precision::Int16),
+    ("q4_b32", 4, Some(32), Precision::Int8),
+];
 
 fn kernels(criterion: &mut Criterion) {
     for (shape, k, n) in SHAPES {
         let codes: Vec<u8> = (0..n * k).map(|i| (i * 89 + i / 7) as u8).collect();
-        for (format, block, precision) in FORMATS {
+        for (format, bits, block, precision) in FORMATS {
             let scales: Vec<f32> =
                 (0..n * blocks(k, block)).map(|i| (i % 7) as f32 * 1e-3 - 3e-3).collect();
-            let matrix = Matrix::new(&codes, 8, n, k, block, &scales, None);
+            let codes = &codes[..n * k * usize::from(bits) / 8];
+            let matrix = Matrix::new(codes, bits, n, k, block, &scales, None);
             let mut group = criterion.benchmark_group(format!("{shape}_{format}"));
             for rows in ROWS {
                 group.throughput(Throughput::Elements((rows * n * k) as u64));

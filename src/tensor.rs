@@ -23,6 +23,8 @@ pub enum DType {
     F16,
     F32,
     F64,
+    /// Byte strings of any length; text is UTF-8.
+    Bytes,
 }
 
 /// Dimensions whose product is known to fit.
@@ -80,6 +82,7 @@ pub enum Data {
     F16(Vec<f16>),
     F32(Vec<f32>),
     F64(Vec<f64>),
+    Bytes(Vec<Vec<u8>>),
 }
 
 impl Data {
@@ -97,6 +100,7 @@ impl Data {
             Self::F16(_) => DType::F16,
             Self::F32(_) => DType::F32,
             Self::F64(_) => DType::F64,
+            Self::Bytes(_) => DType::Bytes,
         }
     }
 
@@ -114,6 +118,7 @@ impl Data {
             Self::F16(data) => data.len(),
             Self::F32(data) => data.len(),
             Self::F64(data) => data.len(),
+            Self::Bytes(data) => data.len(),
         }
     }
 }

@@ -76,12 +76,16 @@ class Onnxruntime:
 
 
 class Moed:
-    def __init__(self, peer, directory, shape, name, ports):
-        self.peer, self.directory, self.shape, self.name, self.ports = peer, directory, shape, name, ports
-        moed.load_model(peer, directory, name)
+    def __init__(self, peer, directory, shape, variant, ports):
+        self.peer, self.directory, self.shape, self.variant = peer, directory, shape, variant
+        self.name, self.ports = f"{shape}_{variant}", ports
+        moed.load_model(peer, directory, file_of(shape, variant), self.name)
 
     def inputs(self, rows):
-        files = [models.input_path(self.directory, self.shape, rows, port) for port in self.ports]
+        files = [
+            models.input_path_of(self.directory, self.shape, rows, port, self.variant)
+            for port in self.ports
+        ]
         self.peer.ask("inputs", self.name, rows, *files)
 
     def run(self, rows, count):
@@ -96,6 +100,11 @@ class Moed:
         """(tenth percentile in us, runs, bytes of experts' weights read by a run)"""
         total = self.peer.ask("total", self.name, rows)
         return int(total["cpu_p10_ns"]) / 1e3, int(total["runs"]), int(total["bytes_per_run"])
+
+
+def file_of(shape, variant):
+    """The model file of a variant."""
+    return f"{shape}_{'q8_b32' if variant == models.SAME else variant}"
 
 
 class WrongAnswer(Exception):
@@ -128,17 +137,15 @@ def batch(side, rows):
 def shape_figures(peer, directory, shape_name, all_rows, rounds, failures):
     """Times all variants of a shape. Gives {rows: (us of q8_b32, bytes that it reads)}."""
     every = {}
-    for variant in (*models.VARIANTS, models.EMPTY):
-        name = f"{shape_name}_{variant}"
-        theirs = Onnxruntime(directory, name)
-        every[variant] = (Moed(peer, directory, shape_name, name, theirs.ports), theirs)
+    for variant in (*models.VARIANTS, models.SAME, models.EMPTY):
+        theirs = Onnxruntime(directory, file_of(shape_name, variant))
+        every[variant] = (Moed(peer, directory, shape_name, variant, theirs.ports), theirs)
     found = {}
     for rows in all_rows:
-        sets = models.read_inputs(directory, shape_name, rows)
         sides, counts, differences = {}, {}, []
         for variant, (ours, theirs) in every.items():
             ours.inputs(rows)
-            theirs.inputs(rows, sets)
+            theirs.inputs(rows, models.read_inputs(directory, shape_name, rows, variant))
             try:
                 differences.append(compare_outputs(rows, ours, theirs))
             except WrongAnswer as error:
@@ -185,6 +192,10 @@ def cell_figures(cell, key, sides):
     for variant in ("dense_act_nb8", "dense_all_nb8"):
         if variant in sides:
             figure(f"{cell}_{variant}_to_q8_b32_moed", ours[variant][0] / time_us, "x")
+    # The same without what sparse reads more: every row goes to the same experts.
+    if {"dense_act_nb8", models.SAME} <= sides.keys():
+        ratio = ours["dense_act_nb8"][0] / ours[models.SAME][0]
+        figure(f"{cell}_dense_act_nb8_to_{models.SAME}_moed", ratio, "x")
     operations = 6 * shape.hidden * shape.inter * shape.k * rows
     for variant in MAIN:
         if variant in sides:
@@ -201,15 +212,14 @@ def bandwidth_figures(peer, found):
         # Not of the engine: no prefix.
         print(f"read_bandwidth_{name} = {bandwidth[name]:.2f} GB/s", flush=True)
     for shape_name, by_rows in found.items():
-        if 1 not in by_rows:
-            continue
-        time_us, read = by_rows[1]
-        rate = read / time_us / 1e3
-        figure(f"{shape_name}_rows1_read", rate, "GB/s")
-        # The small shape's experts fit into the last-level cache, all of them. Of the others a
-        # part does, on a large machine: their share can exceed 100%.
-        store = "cache" if shape_name == "s" else "dram"
-        figure(f"{shape_name}_rows1_share_of_bandwidth", 100 * rate / bandwidth[store], "%")
+        for rows, (time_us, read) in by_rows.items():
+            rate = read / time_us / 1e3
+            figure(f"{shape_name}_rows{rows}_read", rate, "GB/s")
+            # The small shape's experts fit into the last-level cache, all of them. Of the others a
+            # part does, on a large machine: their share can exceed 100%.
+            store = "cache" if shape_name == "s" else "dram"
+            share = 100 * rate / bandwidth[store]
+            figure(f"{shape_name}_rows{rows}_share_of_bandwidth", share, "%")
 
 
 def main():

@@ -18,13 +18,15 @@ import onnx
 from onnx import TensorProto, helper
 
 # Part of the directory's name: raise it when what is made changes.
-FORMAT = 1
+FORMAT = 2
 ALIGNMENT = 16 << 10
 SETS = 32
 ROWS = (1, 8, 64)
 BLOCK = 32
 # Names that the graphs' inputs have, and the input files with them.
 X, ROUTER = "x", "router_probs"
+# The router's inputs of SAME.
+ROUTER_SAME = "router_same"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ DENSE = ("dense_act_nb8", "dense_act_f32", "dense_all_nb8")
 VARIANTS = SPARSE + DENSE
 # The call and nothing else: what each side's way in and out costs.
 EMPTY = "empty"
+# q8_b32 with inputs that send every row to the same experts: what sparse costs when it reads no
+# more than a dense layer of the same active size does.
+SAME = "q8_b32_same"
 
 
 class Weights:
@@ -182,16 +187,23 @@ def make_inputs(directory, shape_name, shape):
         for port, width, size in ((X, shape.hidden, 1), (ROUTER, shape.experts, 2)):
             values = random.standard_normal((SETS, rows, width), dtype=np.float32)
             (values * np.float32(size)).tofile(input_path(directory, shape_name, rows, port))
+        same = np.tile(np.arange(shape.experts, dtype=np.float32), (SETS, rows, 1))
+        same.tofile(input_path(directory, shape_name, rows, ROUTER_SAME))
 
 
-def read_inputs(directory, shape_name, rows):
+def input_path_of(directory, shape_name, rows, port, variant):
+    """The file that a model's input `port` reads."""
+    file = ROUTER_SAME if (port, variant) == (ROUTER, SAME) else port
+    return input_path(directory, shape_name, rows, file)
+
+
+def read_inputs(directory, shape_name, rows, variant):
     """`SETS` dictionaries: port to array."""
     shape = SHAPES[shape_name]
-    widths = {X: shape.hidden, ROUTER: shape.experts}
-    arrays = {
-        port: np.fromfile(input_path(directory, shape_name, rows, port), "<f4").reshape(SETS, rows, width)
-        for port, width in widths.items()
-    }
+    arrays = {}
+    for port, width in ((X, shape.hidden), (ROUTER, shape.experts)):
+        path = input_path_of(directory, shape_name, rows, port, variant)
+        arrays[port] = np.fromfile(path, "<f4").reshape(SETS, rows, width)
     return [{port: array[i] for port, array in arrays.items()} for i in range(SETS)]
 
 

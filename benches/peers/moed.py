@@ -28,9 +28,9 @@ class Peer:
         self.process.wait()
 
 
-def load_model(peer, directory, name):
-    """Loads a model of models.py and gives what loading took."""
-    return peer.ask("load", name, directory, f"{name}.onnx")
+def load_model(peer, directory, name, alias=None):
+    """Loads a model of models.py, to be called `alias`, and gives what loading took."""
+    return peer.ask("load", alias or name, directory, f"{name}.onnx")
 
 
 def figure(name, value, unit):

@@ -37,6 +37,11 @@ pub struct Limits {
     pub elements_max: u64,
     /// Inputs and outputs of one graph together, initializers listed as inputs not counted.
     pub graph_ios_max: u64,
+    /// Experts of one layer. Choosing takes time with their number times k.
+    pub experts_max: u64,
+    /// Bytes of external data that operators other than ours read. They are copied to the heap, by
+    /// us and by tract, while ours are mapped.
+    pub external_heap_bytes_max: u64,
     /// Protobuf messages inside each other. At most 64 is honoured.
     pub message_depth_max: u64,
     /// Protobuf fields of the file, which bounds the time that the scan takes.
@@ -67,6 +72,8 @@ impl Default for Limits {
             rank_max: 8,
             elements_max: ELEMENTS_MAX,
             graph_ios_max: 256,
+            experts_max: 4096,
+            external_heap_bytes_max: 128 << 20,
             message_depth_max: 32,
             fields_max: 8_000_000,
         }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 
 /// Bytes of a tensor: a part of a mapped file, or the heap.
 #[derive(Debug, Clone)]
@@ -28,9 +28,9 @@ impl Bytes {
 
 /// Maps `file`, which nobody may shorten while it is mapped.
 pub fn map(file: &File) -> std::io::Result<Arc<Mmap>> {
-    // SAFETY: the mapping is private and read-only, so it can't be written through. Bytes that
-    // change under it would be wrong weights, not undefined values of a Rust type that has
-    // invalid ones. A file that is cut short raises SIGBUS: bundles are published by rename and
-    // never written in place (ARCHITECTURE.md, "Bundles").
-    Ok(Arc::new(unsafe { Mmap::map(file)? }))
+    // SAFETY: what is borrowed from the mapping must not change. It can't be written through; but
+    // pages that were not read yet would show what somebody else writes to the file, and a file
+    // that is cut short raises SIGBUS. That nobody does so is the rule of bundles: published by
+    // rename, never written in place (ARCHITECTURE.md, "Bundles").
+    Ok(Arc::new(unsafe { MmapOptions::new().map_copy_read_only(file)? }))
 }

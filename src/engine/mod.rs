@@ -10,6 +10,7 @@
 
 pub mod inspect;
 pub mod kernel;
+pub mod layout;
 pub mod limits;
 mod load_error;
 mod mapping;
@@ -48,7 +49,7 @@ pub struct LoadOptions {
 pub trait Model: Send + Sync {
     fn signature(&self) -> &Signature;
 
-    /// Its MoE layers, in the order in which they run.
+    /// Its MoE layers, in the order of the graph's nodes.
     fn layers(&self) -> &[LayerInfo];
 
     /// Opens a session with its own buffers.

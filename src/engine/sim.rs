@@ -34,6 +34,19 @@ pub struct Sim {
     pub behaviour: Behaviour,
 }
 
+impl Sim {
+    /// A model that takes `x`, F32 [batch, 2], and gives `y`, F32 [batch, 3].
+    pub fn new(behaviour: Behaviour) -> Self {
+        let port = |name: &str, width| Port {
+            name: name.to_owned(),
+            dtype: DType::F32,
+            dims: vec![Dim::Named("batch".to_owned()), Dim::Fixed(width)],
+        };
+        let signature = Signature { inputs: vec![port("x", 2)], outputs: vec![port("y", 3)] };
+        Self { signature, behaviour }
+    }
+}
+
 impl Backend for Sim {
     fn load(
         &self,
@@ -71,6 +84,7 @@ struct SimSession {
 
 impl Session for SimSession {
     fn run(&mut self, inputs: &[Tensor], _options: RunOptions) -> Result<Run, RunError> {
+        self.sim.signature.check(inputs)?;
         let behaviour = &self.sim.behaviour;
         let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         let due = |every: u64| every > 0 && run.is_multiple_of(every);

@@ -11,11 +11,65 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Every module that has a row of its own, from the top down, and which modules it may name. The
 /// others belong to the module above them. No row may name one above itself.
-const MAY_NAME: [(&str, &[&str]); 14] = [
+const MAY_NAME: [(&str, &[&str]); 27] = [
     ("main", &["cli"]),
-    // The composition root, until there is a daemon.
-    ("cli", &["engine", "engine::tract", "engine::sim", "engine::inspect", "engine::kernel"]),
+    (
+        "cli",
+        &[
+            "bundle",
+            "config",
+            "daemon",
+            "engine",
+            "engine::tract",
+            "engine::sim",
+            "engine::inspect",
+            "engine::kernel",
+            "infer",
+            "pipeline",
+            "repository",
+            "tensor",
+        ],
+    ),
+    // The composition root.
+    (
+        "daemon",
+        &[
+            "bundle",
+            "config",
+            "engine",
+            "engine::kernel",
+            "infer",
+            "metrics",
+            "pipeline",
+            "repository",
+            "scheduler",
+            "transport::mqtt",
+            "transport::unix",
+        ],
+    ),
+    ("config", &["fields", "pipeline", "scheduler", "transport::mqtt", "transport::unix"]),
     ("lib", &[]),
+    ("transport", &["transport::unix", "transport::mqtt"]),
+    ("transport::mqtt", &["codec", "infer"]),
+    ("transport::unix", &["codec", "infer"]),
+    ("codec", &["infer", "tensor"]),
+    ("scheduler", &["engine", "infer", "metrics", "repository", "tensor"]),
+    ("repository", &["bundle", "engine", "infer", "pipeline", "tensor"]),
+    (
+        "bundle",
+        &[
+            "engine",
+            "engine::inspect",
+            "engine::layout",
+            "engine::limits",
+            "fields",
+            "infer",
+            "pipeline",
+            "tensor",
+        ],
+    ),
+    ("metrics", &["engine", "infer"]),
+    ("pipeline", &["fields", "infer", "tensor"]),
     (
         "engine::tract",
         &[
@@ -30,6 +84,7 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
         ],
     ),
     ("engine::sim", &["engine", "infer", "tensor"]),
+    ("engine::layout", &["engine", "engine::inspect", "engine::limits"]),
     ("engine::moe", &["engine::kernel", "engine::mapping"]),
     ("engine", &["engine::load_error", "engine::limits", "infer", "tensor"]),
     ("engine::load_error", &["engine::inspect", "engine::kernel"]),
@@ -37,18 +92,32 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
     ("engine::kernel", &[]),
     ("engine::mapping", &[]),
     ("engine::limits", &[]),
+    ("fields", &[]),
     ("infer", &["tensor"]),
     ("tensor", &[]),
 ];
 
 /// Crates and parts of `std`, and the files or folders that may name them. What is not listed
 /// may be named anywhere.
-const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 6] = [
+const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 10] = [
     (&["std", "env"], &["src/cli.rs", "src/cli/", "src/config/", "src/engine/kernel/select.rs"]),
-    (&["std", "net"], &["src/transport/"]),
+    (&["std", "net"], &["src/transport/", "src/config/", "src/cli/serve.rs"]),
+    (&["rumqttc"], &["src/transport/mqtt/connection/"]),
+    (&["tokio_rustls"], &["src/transport/mqtt/connection/", "src/transport/mqtt/secrets.rs"]),
     (&["clap"], &["src/main.rs", "src/cli.rs", "src/cli/"]),
     (&["memmap2"], &["src/engine/mapping.rs", "src/engine/tract/hoist.rs"]),
-    (&["rustix"], &["src/engine/", "src/cli.rs"]),
+    (
+        &["rustix"],
+        &[
+            "src/engine/",
+            "src/cli/",
+            "src/transport/",
+            "src/metrics/process.rs",
+            "src/config/environment.rs",
+        ],
+    ),
+    (&["hyper"], &["src/transport/", "src/cli/client.rs"]),
+    (&["listenfd"], &["src/transport/unix/listener.rs"]),
     (&["prost"], &["src/engine/"]),
 ];
 

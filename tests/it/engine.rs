@@ -1,13 +1,11 @@
 //! The engine at its boundary: what a run may choose, what it reports, and what it costs.
 
-use std::sync::Arc;
-
-use moed::engine::tract::TractModel;
-use moed::engine::{LayerReport, Model as _, Run, RunOptions};
+use moed::engine::tract::{TractModel, load};
+use moed::engine::{LayerReport, LoadOptions, Model as _, Run, RunOptions};
 use moed::infer::RunError;
 use moed::tensor::{Data, Tensor};
 
-use crate::support::{floats, load_fixture, relative_error, tensors};
+use crate::support::{edited, floats, load_fixture, relative_error, tensors};
 
 /// Eight experts' worth of choices: 4 experts, k = 4, so every k can be asked for.
 const ALL_EXPERTS: &str = "qmoe-8bit-block32-relu-k4-bias";
@@ -66,12 +64,27 @@ fn k_out_of_range_is_refused_and_says_the_range() {
 }
 
 #[test]
-fn layers_report_in_the_order_in_which_they_run() {
+fn layers_report_in_the_order_of_the_graph_whichever_runs_first() {
+    let order = |model: &TractModel, inputs: &[Tensor]| -> Vec<usize> {
+        assert_eq!(model.layers().len(), 2);
+        let run = run(model, inputs, None).expect("it runs");
+        run.report.layers.iter().map(|layer| layer.layer).collect()
+    };
     let (model, inputs) = fixture(TWO_LAYERS, 1);
-    assert_eq!(model.layers().len(), 2);
-    let run = run(&model, &inputs, None).expect("it runs");
-    let order: Vec<_> = run.report.layers.iter().map(|layer| layer.layer).collect();
-    assert_eq!(order, [0, 1]);
+    assert_eq!(order(&model, &inputs), [0, 1]);
+    // Side by side, and the second one's output asked for first.
+    let dir = tempfile::tempdir().expect("a directory");
+    edited(ALL_EXPERTS, dir.path(), |graph| {
+        let mut second = graph.node[0].clone();
+        (second.name, second.output) = ("second".to_owned(), vec!["z".to_owned()]);
+        graph.node.push(second);
+        let mut output = graph.output[0].clone();
+        output.name = "z".to_owned();
+        graph.output.insert(0, output);
+    });
+    let model = load(dir.path(), "model.onnx", &LoadOptions::default()).expect("it loads");
+    let (_, inputs) = fixture(ALL_EXPERTS, 1);
+    assert_eq!(order(&model, &inputs), [0, 1]);
 }
 
 #[test]
@@ -121,34 +134,6 @@ fn rows_beyond_one_pass_give_what_single_rows_give() {
 }
 
 #[test]
-fn threads_change_nothing_but_the_time() {
-    for name in [ALL_EXPERTS, TWO_LAYERS, "lfm2-int8-layer1", "lfm2-f32-layer1"] {
-        let (one, inputs) = fixture(name, 1);
-        let (three, _) = fixture(name, 3);
-        let one = run(&one, &inputs, None).expect("it runs");
-        assert_eq!(one, run(&three, &inputs, None).expect("it runs"), "{name}");
-    }
-}
-
-#[test]
-fn sessions_of_one_model_run_at_the_same_time() {
-    let (model, inputs) = fixture(TWO_LAYERS, 2);
-    let model = Arc::new(model);
-    let wanted = run(&model, &inputs, None).expect("it runs");
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                let mut session = model.session().expect("a session opens");
-                for _ in 0..20 {
-                    let run = session.run(&inputs, RunOptions::default()).expect("it runs");
-                    assert_eq!(run, wanted);
-                }
-            });
-        }
-    });
-}
-
-#[test]
 fn inputs_that_do_not_fit_the_signature_are_refused_by_name() {
     let (model, inputs) = fixture(ALL_EXPERTS, 1);
     let mut session = model.session().expect("a session opens");
@@ -171,27 +156,92 @@ fn inputs_that_do_not_fit_the_signature_are_refused_by_name() {
     session.run(&inputs, RunOptions::default()).expect("the session still works");
 }
 
+/// `tensor` with its number `at` replaced.
+fn with(tensor: &Tensor, at: usize, number: f32) -> Tensor {
+    let mut numbers = floats(tensor);
+    numbers[at] = number;
+    Tensor::new(tensor.shape().dims(), Data::F32(numbers)).expect("a tensor")
+}
+
 #[test]
-fn numbers_that_are_not_finite_are_refused_never_turned_into_others() {
-    let (model, inputs) = fixture(ALL_EXPERTS, 1);
-    let mut session = model.session().expect("a session opens");
-    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let mut x = floats(&inputs[0]);
-        x[3] = bad;
-        let x = Tensor::new(inputs[0].shape().dims(), Data::F32(x)).expect("a tensor");
-        let wrong = [x, inputs[1].clone()];
-        let error = session.run(&wrong, RunOptions::default()).expect_err("it is refused");
-        assert!(error.to_string().contains("infinity or a NaN"), "{error}");
+fn numbers_that_are_not_finite_are_refused_or_stay_so_and_never_become_others() {
+    let bad = [f32::NAN, f32::INFINITY];
+    // Of x, by every activation, with integers and without.
+    for (name, numbers) in [
+        (ALL_EXPERTS, &bad[..]),
+        ("moe-relu-k4-bias", &bad),
+        ("moe-silu-k4-bias", &bad),
+        ("moe-gelu-k4-bias", &bad),
+        ("moe-swiglu-fc3-alpha-beta-limit", &bad),
+        ("qmoe-8bit-channel-relu-k4-bias", &bad),
+        ("qmoe-4bit-channel-relu-k4-bias", &bad),
+    ] {
+        let (model, inputs) = fixture(name, 1);
+        for &number in numbers {
+            let mut wrong = inputs.clone();
+            wrong[0] = with(&inputs[0], 3, number);
+            if let Ok(run) = run(&model, &wrong, None) {
+                let width = run.outputs[0].shape().dims()[1];
+                let first_row = &floats(&run.outputs[0])[..width];
+                assert!(
+                    first_row.iter().any(|y| !y.is_finite()),
+                    "{name}: {number}: {first_row:?}"
+                );
+            }
+        }
+    }
+    // Of what chooses.
+    for name in [ALL_EXPERTS, "moe-relu-k4-bias", "moegrouprouter-one-group"] {
+        let (model, inputs) = fixture(name, 1);
+        let mut wrong = inputs.clone();
+        let router = wrong.len() - 1;
+        wrong[router] = with(&inputs[router], 1, f32::NAN);
+        let error = run(&model, &wrong, None).expect_err("no choice can be made by a NaN");
+        assert!(error.to_string().contains("an infinity or a NaN"), "{name}: {error}");
     }
 }
 
 #[test]
-fn no_rows_give_no_rows() {
+fn a_run_that_fails_changes_nothing_for_the_next() {
     let (model, inputs) = fixture(ALL_EXPERTS, 1);
-    let none = inputs.iter().map(|input| {
-        let width = input.shape().dims()[1];
-        Tensor::new(&[0, width], Data::F32(Vec::new())).expect("an empty tensor")
-    });
-    let run = run(&model, &none.collect::<Vec<_>>(), None).expect("it runs");
-    assert_eq!(run.outputs[0].shape().elements(), 0);
+    let mut session = model.session().expect("a session opens");
+    let one: Vec<Tensor> = inputs.iter().map(|input| one_row(input, 0)).collect();
+    let wanted = session.run(&one, RunOptions::default()).expect("it runs");
+    let wrong = [with(&inputs[0], 3, f32::NAN), inputs[1].clone()];
+    for _ in 0..3 {
+        session.run(&wrong, RunOptions::default()).expect_err("four rows, one of them wrong");
+        assert_eq!(session.run(&one, RunOptions::default()).expect("one row runs"), wanted);
+    }
+    // A router with other rows than x, where the signature can't see it.
+    let (model, inputs) = fixture("lfm2-int8-layer1", 1);
+    let mut session = model.session().expect("a session opens");
+    let wanted = session.run(&inputs, RunOptions::default()).expect("it runs");
+    let [hidden, experts] =
+        [2, 1].map(|axis| *inputs[2 - axis].shape().dims().last().expect("rank"));
+    let x = Tensor::new(&[1, 3, hidden], Data::F32(vec![0.5; 3 * hidden])).expect("a tensor");
+    let router = Tensor::new(&[2, experts], Data::F32(vec![0.5; 2 * experts])).expect("a tensor");
+    session.run(&[x, router], RunOptions::default()).expect_err("two routers' rows for three");
+    assert_eq!(session.run(&inputs, RunOptions::default()).expect("it runs"), wanted);
+}
+
+#[test]
+fn no_rows_give_no_rows() {
+    for name in [
+        ALL_EXPERTS,
+        "qmoe-4bit-channel-relu-k4-bias",
+        "qmoe-2bit-channel-relu-k4-bias",
+        "matmulnbits-8bit-block128-accuracy4",
+        "matmulnbits-4bit-block16",
+        "matmulnbits-4bit-block128",
+        "matmulnbits-2bit-block32",
+    ] {
+        let (model, inputs) = fixture(name, 1);
+        let none = inputs.iter().map(|input| {
+            let width = input.shape().dims()[1];
+            Tensor::new(&[0, width], Data::F32(Vec::new())).expect("an empty tensor")
+        });
+        let run = run(&model, &none.collect::<Vec<_>>(), None);
+        let run = run.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        assert_eq!(run.outputs[0].shape().elements(), 0, "{name}");
+    }
 }

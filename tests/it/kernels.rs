@@ -675,6 +675,33 @@ fn a_second_caller_of_a_pool_does_not_wait_for_the_first() {
     });
 }
 
+/// Rows of more chunks than a tile takes at once, in every format, for few and many rows of x.
+#[test]
+fn long_rows_differ_from_scalar_by_rounding_only() {
+    let scalar = by_name("scalar").expect("always there");
+    let mut seed = 0;
+    for bits in [8, 4, 2] {
+        for block in [None, Some(16), Some(32), Some(128)] {
+            for (k, rows) in [(2048, 1), (2049, 2), (2080, 3), (4999, 5), (2304, 70)] {
+                let (zero_points, codes) = (seed % 2 == 0, Codes::Any);
+                let shape = Shape { n: 19, k, rows, bits, block, zero_points, codes, seed };
+                seed += 1;
+                let problem = Problem::floats(shape);
+                let magnitudes = problem.magnitudes();
+                for precision in [Precision::Int8, Precision::Int16] {
+                    let want = problem.product(scalar, precision);
+                    for kernel in available() {
+                        let what = format!("{}: {:?}", kernel.name(), problem.shape);
+                        let got = problem.product(*kernel, precision);
+                        check_close(&what, &got, &want, &magnitudes)
+                            .unwrap_or_else(|error| panic!("{error}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn rows_longer_than_any_cache_are_multiplied_too() {
     const K: usize = 40_000;

@@ -4,6 +4,9 @@
 use std::io::Write as _;
 use std::path::Path;
 
+use crate::mqtt::clients::clients;
+use crate::support::mqtt::broker::mosquitto;
+
 /// A check that is not run here, why, and what runs it.
 struct LeftOut {
     script: &'static str,
@@ -12,12 +15,18 @@ struct LeftOut {
     run_by: &'static str,
 }
 
-const LEFT_OUT: [LeftOut; 3] = [
+const LEFT_OUT: [LeftOut; 4] = [
     LeftOut {
         script: "tests/vectors/check_onnxruntime.py",
         checks: "the expected outputs of the operators, against onnxruntime itself",
         needs: "Python packages",
         run_by: "tests/run",
+    },
+    LeftOut {
+        script: "tests/clients/check_home_assistant.py",
+        checks: "the discovery message, against Home Assistant's own schemas and templates",
+        needs: "Python 3.13 and Home Assistant itself",
+        run_by: "tests/clients/check_home_assistant.py",
     },
     LeftOut {
         script: ".ci/arm",
@@ -42,6 +51,14 @@ fn what_cargo_test_leaves_out_is_named() {
             assert!(project.join(path).exists(), "{path}: is gone: this list is out of date");
         }
         text += &format!("left out: {script}: {checks}: needs {needs}: run {run_by}\n");
+    }
+    if mosquitto().is_none() {
+        text += "left out: tests/it/mqtt: everything that needs a broker: needs mosquitto: run \
+                 tests/run\n";
+    }
+    if clients().is_none() {
+        text += "left out: tests/clients: paho-mqtt, mqtt.js and Node-RED: needs them: run \
+                 tests/run\n";
     }
     // Not `eprint!`: the test runner would keep it to itself.
     std::io::stderr().write_all(text.as_bytes()).expect("stderr can be written");

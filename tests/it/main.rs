@@ -10,11 +10,21 @@
 )]
 
 mod architecture;
+mod bundle;
+mod cli_resolve;
+mod codec;
 mod engine;
 mod inspect;
+mod intent;
 mod kernels;
 mod left_out;
 mod loading;
+mod moe_ffn;
+mod mqtt;
 mod operators;
+mod pipeline;
+mod repository;
+mod scheduler;
 mod sim;
 mod support;
+mod transport;

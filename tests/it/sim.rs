@@ -5,18 +5,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use moed::engine::sim::{Behaviour, Sim};
-use moed::engine::{Backend, Dim, LoadOptions, Port, RunOptions, Session, Signature};
+use moed::engine::{Backend, LoadOptions, RunOptions, Session};
 use moed::infer::RunError;
-use moed::tensor::{DType, Data, Tensor};
+use moed::tensor::{Data, Tensor};
 
 fn session(behaviour: Behaviour) -> Box<dyn Session> {
-    let port = |name: &str, width| Port {
-        name: name.to_owned(),
-        dtype: DType::F32,
-        dims: vec![Dim::Named("rows".to_owned()), Dim::Fixed(width)],
-    };
-    let signature = Signature { inputs: vec![port("x", 2)], outputs: vec![port("y", 3)] };
-    let sim: Box<dyn Backend> = Box::new(Sim { signature, behaviour });
+    let sim: Box<dyn Backend> = Box::new(Sim::new(behaviour));
     let model = sim.load(Path::new("."), "none.onnx", &LoadOptions::default()).expect("it loads");
     model.session().expect("a session opens")
 }

@@ -1,6 +1,10 @@
 //! What several tests need: fixtures, and comparisons.
 
-use std::path::PathBuf;
+pub mod http;
+pub mod mqtt;
+pub mod service;
+
+use std::path::{Path, PathBuf};
 
 use half::f16;
 use moed::engine::tract::{TractModel, load};
@@ -8,7 +12,7 @@ use moed::engine::{LoadError, LoadOptions};
 use moed::tensor::{Data, Tensor};
 use prost::Message as _;
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{ModelProto, TensorProto};
+use tract_onnx::pb::{GraphProto, ModelProto, TensorProto};
 
 /// `tests/data/FOLDER`.
 pub fn data(folder: &str) -> PathBuf {
@@ -18,6 +22,14 @@ pub fn data(folder: &str) -> PathBuf {
 /// Loads a fixture.
 pub fn load_fixture(folder: &str, file: &str, threads: usize) -> Result<TractModel, LoadError> {
     load(&data(folder), file, &LoadOptions { threads, ..LoadOptions::default() })
+}
+
+/// Writes an operator's fixture, changed by `edit`, as `model.onnx` into `dir`.
+pub fn edited(name: &str, dir: &Path, edit: impl FnOnce(&mut GraphProto)) {
+    let bytes = std::fs::read(data("operators").join(format!("{name}.onnx"))).expect("a fixture");
+    let mut model = ModelProto::decode(bytes.as_slice()).expect("a fixture decodes");
+    edit(model.graph.as_mut().expect("a graph"));
+    std::fs::write(dir.join("model.onnx"), model.encode_to_vec()).expect("the model is written");
 }
 
 /// The tensors of an `.io.onnx` file, by name.

@@ -9,6 +9,8 @@
 //! A *chunk* (32 elements, 16 if blocks are 16 long) is what a kernel multiplies at a time. A
 //! block is a whole number of chunks; rows are padded with zeros to whole chunks.
 
+use super::wide::wide;
+
 /// How finely activations are quantised before they meet quantised weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
@@ -100,21 +102,6 @@ impl Activations {
         if self.planes == 2 { self.stride } else { 0 }
     }
 
-    /// Codes from one row to the next.
-    pub fn stride(&self) -> usize {
-        self.stride
-    }
-
-    /// Codes of all rows, [`Self::stride`] apart, for the two layouts of words.
-    pub fn all_words(&self) -> &[i16] {
-        &self.words
-    }
-
-    /// Scales of all rows, `[rows, chunks]`.
-    pub fn all_scales(&self) -> &[f32] {
-        &self.scales
-    }
-
     pub fn scales(&self, row: usize) -> &[f32] {
         &self.scales[row * self.chunks..(row + 1) * self.chunks]
     }
@@ -151,36 +138,21 @@ impl Activations {
         self.bytes.resize(bytes, 0);
         self.scales.resize(self.rows * self.chunks, 0.0);
         self.sums.resize(self.rows * self.chunks, 0.0);
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: AVX2 is there.
-            return unsafe { self.fill_avx2(x, k, block, precision, layout) };
-        }
-        self.fill(x, k, block, precision, layout)
+        wide(Self::fill, (self, x, k, block, precision, layout))
     }
 
-    /// [`Self::fill`], compiled for AVX2.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn fill_avx2(
-        &mut self,
-        x: &[f32],
-        k: usize,
-        block: usize,
-        precision: Precision,
-        layout: Layout,
-    ) -> Result<(), NotFinite> {
-        self.fill(x, k, block, precision, layout)
-    }
-
+    /// [`Self::quantise`], once there is room.
     #[inline(always)]
     fn fill(
-        &mut self,
-        x: &[f32],
-        k: usize,
-        block: usize,
-        precision: Precision,
-        layout: Layout,
+        _is_fused: bool,
+        (this, x, k, block, precision, layout): (
+            &mut Self,
+            &[f32],
+            usize,
+            usize,
+            Precision,
+            Layout,
+        ),
     ) -> Result<(), NotFinite> {
         let mut c = 0;
         for (row, x) in x.chunks_exact(k).enumerate() {
@@ -191,7 +163,7 @@ impl Activations {
                 let scale = max / precision.limit();
                 // The largest is scaled to the limit exactly, so that codes stay within it.
                 let inverse = if max > 0.0 { precision.limit() / max } else { 0.0 };
-                for x in x.chunks(self.chunk) {
+                for x in x.chunks(this.chunk) {
                     let codes = match x.first_chunk::<CHUNK_MAX>() {
                         Some(x) => codes(x, inverse),
                         None => {
@@ -204,9 +176,9 @@ impl Activations {
                     for code in codes {
                         sum = sum.wrapping_add(code);
                     }
-                    self.scales[c] = scale;
-                    self.sums[c] = scale * sum as f32;
-                    self.store(row, c - row * self.chunks, &codes, layout);
+                    this.scales[c] = scale;
+                    this.sums[c] = scale * sum as f32;
+                    this.store(row, c - row * this.chunks, &codes, layout);
                     c += 1;
                 }
             }

@@ -4,6 +4,8 @@ use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 use std::ops::Range;
 
+use super::wide::wide;
+
 /// A matrix `[n, k]` of floats.
 #[derive(Debug, Clone, Copy)]
 pub enum FloatMatrix<'a> {
@@ -32,36 +34,20 @@ pub fn matmul(
             }
         };
         for (m, &column) in columns.iter().enumerate() {
-            out[m * width + n] = dot(weights, &x[column as usize * k..][..k]);
+            out[m * width + n] = wide(dot, (weights, &x[column as usize * k..][..k]));
         }
     }
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-        // SAFETY: the features are there.
-        return unsafe { dot_avx2(a, b) };
-    }
-    dot_lanes::<{ cfg!(target_arch = "aarch64") }>(a, b)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
-    dot_lanes::<true>(a, b)
-}
-
-/// A dot product in 32 lanes, which the compiler puts into vectors. `FUSED` where the target has
-/// a fused multiply-add: elsewhere `mul_add` would be a call.
+/// A dot product in 32 lanes, which the compiler puts into vectors.
 #[inline(always)]
-fn dot_lanes<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
+fn dot(is_fused: bool, (a, b): (&[f32], &[f32])) -> f32 {
     let mut lanes = [0f32; 32];
     let (a_lanes, a_rest) = a.as_chunks::<32>();
     let (b_lanes, b_rest) = b.as_chunks::<32>();
     for (a, b) in a_lanes.iter().zip(b_lanes) {
         for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane = if FUSED { a.mul_add(*b, *lane) } else { a * b + *lane };
+            *lane = if is_fused { a.mul_add(*b, *lane) } else { a * b + *lane };
         }
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();

@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::Kernel;
 use super::activations::Activations;
 use super::panel::{Panel, Scales, Zeros};
+use super::wide::wide;
 
 /// A quantised matrix `[n, k]`, borrowed from where it lies in the file.
 #[derive(Debug, Clone, Copy)]
@@ -74,11 +75,15 @@ pub fn matmul(
     expanded: &mut Vec<u8>,
 ) {
     let width = features.len();
+    if width == 0 || columns.is_empty() {
+        return;
+    }
     let padded = x.chunks() * x.chunk();
     // A row may be shorter than its chunks: what is read beyond it meets codes of 0. The last
     // rows of a matrix have nothing beyond them.
-    let in_place = if matrix.bits == 8 {
-        let spare = padded.saturating_sub(matrix.row_bytes).div_ceil(matrix.row_bytes.max(1));
+    let in_place = if matrix.bits == 8 || (matrix.bits == 4 && x.chunk() == 32) {
+        let read = padded * usize::from(matrix.bits) / 8;
+        let spare = read.saturating_sub(matrix.row_bytes).div_ceil(matrix.row_bytes.max(1));
         features.end.min(matrix.n.saturating_sub(spare)).max(features.start)
     } else {
         features.start
@@ -87,7 +92,8 @@ pub fn matmul(
     let mut job = Job { kernel, matrix, x, columns, width, start: features.start, out };
     if features.start < in_place {
         let weights = &matrix.codes[features.start * matrix.row_bytes..];
-        job.run(features.start..in_place, weights, matrix.row_bytes, -f32::from(offset));
+        let bias = if matrix.bits == 8 { -f32::from(offset) } else { 0.0 };
+        job.run(features.start..in_place, weights, matrix.bits, matrix.row_bytes, bias);
     }
     // A signed kernel wants small codes around 0, an unsigned one as they are.
     let lift = if offset == 0 { 0 } else { offset - (1 << (matrix.bits - 1)) };
@@ -96,9 +102,9 @@ pub fn matmul(
         expanded.resize(EXPANDED_ROWS * padded, 0);
         for (row, out) in rows.clone().zip(expanded.chunks_exact_mut(padded)) {
             let packed = &matrix.codes[row * matrix.row_bytes..][..matrix.row_bytes];
-            expand(packed, matrix.bits, lift, out);
+            wide(expand, (packed, matrix.bits, lift, out));
         }
-        job.run(rows, expanded, padded, f32::from(lift) - f32::from(offset));
+        job.run(rows, expanded, 8, padded, f32::from(lift) - f32::from(offset));
     }
 }
 
@@ -113,9 +119,9 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Multiplies `rows`, whose bytes are above the file's codes, as the kernel takes them, by
-    /// `bias`.
-    fn run(&mut self, rows: Range<usize>, weights: &[u8], stride: usize, bias: f32) {
+    /// Multiplies `rows`, whose weights of `bits` bits are above the file's codes, as the kernel
+    /// takes them, by `bias`.
+    fn run(&mut self, rows: Range<usize>, weights: &[u8], bits: u8, stride: usize, bias: f32) {
         let matrix = self.matrix;
         let blocks = blocks(matrix.k, matrix.block);
         let own = rows.start * blocks..rows.end * blocks;
@@ -123,6 +129,7 @@ impl Job<'_> {
         let middle = f32::from(1u8 << (matrix.bits - 1));
         self.kernel.multiply(&mut Panel {
             weights,
+            bits,
             stride,
             rows: rows.len(),
             scales: match matrix.block {
@@ -143,24 +150,8 @@ impl Job<'_> {
 
 /// Unpacks codes of 8, 4 or 2 bits into bytes, each raised by `lift`, which can't wrap: it is
 /// written so because checked sums would not vectorise.
-fn expand(packed: &[u8], bits: u8, lift: u8, out: &mut [u8]) {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: AVX2 is there.
-        return unsafe { expand_avx2(packed, bits, lift, out) };
-    }
-    expand_any(packed, bits, lift, out);
-}
-
-/// [`expand_any`], compiled for AVX2.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn expand_avx2(packed: &[u8], bits: u8, lift: u8, out: &mut [u8]) {
-    expand_any(packed, bits, lift, out);
-}
-
 #[inline(always)]
-fn expand_any(packed: &[u8], bits: u8, lift: u8, out: &mut [u8]) {
+fn expand(_is_fused: bool, (packed, bits, lift, out): (&[u8], u8, u8, &mut [u8])) {
     match bits {
         8 => {
             let len = packed.len().min(out.len());

@@ -19,6 +19,7 @@ pub mod panel;
 pub mod pool;
 mod scalar;
 mod select;
+pub mod wide;
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -38,7 +39,8 @@ pub trait Kernel: Send + Sync {
     /// The order in which it wants the quantised activations.
     fn layout(&self) -> Layout;
 
-    /// What it takes off each weight byte: 0 if it multiplies unsigned bytes, 128 if signed ones.
+    /// What it takes off each weight of 8 bits: 0 if it multiplies unsigned bytes, 128 if signed
+    /// ones. Weights of 4 bits it takes as they are.
     fn weight_offset(&self) -> u8;
 
     /// Multiplies a panel: see [`Panel`].

@@ -15,7 +15,7 @@ pub const TILE_COLUMNS: usize = 4;
 /// Chunks of k that a tile covers at most; longer rows are summed from several tiles.
 pub const TILE_CHUNKS: usize = 64;
 
-/// Some rows of a matrix, as bytes, to be multiplied with some rows of x.
+/// Some rows of a matrix, in codes of 8 or 4 bits, to be multiplied with some rows of x.
 ///
 /// ```text
 /// out[m * out_stride + n] =
@@ -25,8 +25,10 @@ pub const TILE_CHUNKS: usize = 64;
 /// where c counts chunks of k, s and zero are the weights' scales and zero points, xs are the
 /// scales of x.
 pub struct Panel<'a> {
-    /// Row `n` at `n * stride`, at least as many bytes as the chunks of x.
+    /// Row `n` at `n * stride`, at least as many codes as the chunks of x.
     pub weights: &'a [u8],
+    /// 8; or 4, low halves of bytes first, if chunks are of 32.
+    pub bits: u8,
     pub stride: usize,
     pub rows: usize,
     pub scales: Scales<'a>,
@@ -93,8 +95,11 @@ impl Panel<'_> {
     /// expects. Every kernel's entry point calls it; the soundness of the kernels rests on it.
     pub fn check(&self, layout: Layout) {
         assert!(self.x.layout() == Some(layout), "x was quantised for another kernel");
-        let row_bytes = self.x.chunks() * self.x.chunk();
-        assert!(self.x.chunk() == 16 || self.x.chunk() == 32);
+        let row_bytes = self.x.chunks() * self.x.chunk() * usize::from(self.bits) / 8;
+        match self.bits {
+            8 => assert!(self.x.chunk() == 16 || self.x.chunk() == 32),
+            bits => assert!(bits == 4 && self.x.chunk() == 32),
+        }
         assert!(self.rows >= 1, "an empty panel");
         assert!((self.rows - 1) * self.stride + row_bytes <= self.weights.len());
         assert!(self.columns.iter().all(|&m| (m as usize) < self.x.rows()));
@@ -138,7 +143,7 @@ pub trait Isa {
     ///
     /// # Safety
     /// The CPU has the instructions, and the pointers of `dots` are good as its fields say.
-    unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize>(
+    unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize, const BITS: usize>(
         dots: &Dots<N, M>,
     ) -> [[f32; N]; M];
 
@@ -168,7 +173,7 @@ pub trait Isa {
     ///
     /// # Safety
     /// As for [`strip`].
-    unsafe fn strip<const M: usize, const CHUNK: usize>(
+    unsafe fn strip<const M: usize, const CHUNK: usize, const BITS: usize>(
         panel: &mut Panel<'_>,
         rows: Range<usize>,
         m: usize,
@@ -191,17 +196,33 @@ pub unsafe fn multiply<I: Isa>(panel: &mut Panel<'_>) {
             let rows = rows.clone();
             // SAFETY: the caller's conditions; rows and columns are inside the panel.
             unsafe {
-                match (columns, panel.x.chunk()) {
-                    (1, 32) => I::strip::<1, 32>(panel, rows, m),
-                    (2, 32) => I::strip::<2, 32>(panel, rows, m),
-                    (3, 32) => I::strip::<3, 32>(panel, rows, m),
-                    (_, 32) => I::strip::<4, 32>(panel, rows, m),
-                    (1, _) => I::strip::<1, 16>(panel, rows, m),
-                    (2, _) => I::strip::<2, 16>(panel, rows, m),
-                    (3, _) => I::strip::<3, 16>(panel, rows, m),
-                    _ => I::strip::<4, 16>(panel, rows, m),
+                match (panel.bits, panel.x.chunk()) {
+                    (4, _) => columns_strip::<I, 32, 4>(panel, rows, m, columns),
+                    (_, 32) => columns_strip::<I, 32, 8>(panel, rows, m, columns),
+                    _ => columns_strip::<I, 16, 8>(panel, rows, m, columns),
                 }
             }
+        }
+    }
+}
+
+/// [`Isa::strip`] for that many columns.
+///
+/// # Safety
+/// As for [`strip`].
+unsafe fn columns_strip<I: Isa, const CHUNK: usize, const BITS: usize>(
+    panel: &mut Panel<'_>,
+    rows: Range<usize>,
+    m: usize,
+    columns: usize,
+) {
+    // SAFETY: the same conditions.
+    unsafe {
+        match columns {
+            1 => I::strip::<1, CHUNK, BITS>(panel, rows, m),
+            2 => I::strip::<2, CHUNK, BITS>(panel, rows, m),
+            3 => I::strip::<3, CHUNK, BITS>(panel, rows, m),
+            _ => I::strip::<TILE_COLUMNS, CHUNK, BITS>(panel, rows, m),
         }
     }
 }
@@ -211,7 +232,7 @@ pub unsafe fn multiply<I: Isa>(panel: &mut Panel<'_>) {
 /// # Safety
 /// As for [`multiply`], and rows and columns are inside the panel.
 #[inline(always)]
-pub unsafe fn strip<I: Isa, const M: usize, const CHUNK: usize>(
+pub unsafe fn strip<I: Isa, const M: usize, const CHUNK: usize, const BITS: usize>(
     panel: &mut Panel<'_>,
     rows: Range<usize>,
     m: usize,
@@ -222,26 +243,34 @@ pub unsafe fn strip<I: Isa, const M: usize, const CHUNK: usize>(
         sums: [std::ptr::null(); M],
         out: [std::ptr::null_mut(); M],
     };
+    // One pointer for all columns: to borrow `out` again would make the earlier ones invalid.
+    let out = panel.out.as_mut_ptr();
     for i in 0..M {
         let column = panel.columns[m + i] as usize;
         columns.codes[i] = panel.x.codes(column);
         columns.scales[i] = panel.x.scales(column).as_ptr();
         columns.sums[i] = panel.x.sums(column).as_ptr();
-        columns.out[i] = panel.out[(m + i) * panel.out_stride..].as_mut_ptr();
+        columns.out[i] = out.wrapping_add((m + i) * panel.out_stride);
     }
     let panel: &Panel<'_> = panel;
     // SAFETY: the same conditions.
     unsafe {
         match panel.scales {
-            Scales::Row(_) => tiles::<I, M, CHUNK, false>(panel, rows, &columns),
-            Scales::Block { .. } => tiles::<I, M, CHUNK, true>(panel, rows, &columns),
+            Scales::Row(_) => tiles::<I, M, CHUNK, BITS, false>(panel, rows, &columns),
+            Scales::Block { .. } => tiles::<I, M, CHUNK, BITS, true>(panel, rows, &columns),
         }
     }
 }
 
 /// Cuts the rows of a strip into tiles whose accumulators, N times M, stay in registers.
 #[inline(always)]
-unsafe fn tiles<I: Isa, const M: usize, const CHUNK: usize, const BY_BLOCK: bool>(
+unsafe fn tiles<
+    I: Isa,
+    const M: usize,
+    const CHUNK: usize,
+    const BITS: usize,
+    const BY_BLOCK: bool,
+>(
     panel: &Panel<'_>,
     rows: Range<usize>,
     columns: &Columns<M>,
@@ -251,22 +280,22 @@ unsafe fn tiles<I: Isa, const M: usize, const CHUNK: usize, const BY_BLOCK: bool
     unsafe {
         if M == 1 || (M == 2 && I::REGISTERS >= 32) {
             while n + 4 <= rows.end {
-                tile::<I, 4, M, CHUNK, BY_BLOCK>(panel, n, columns);
+                tile::<I, 4, M, CHUNK, BITS, BY_BLOCK>(panel, n, columns);
                 n += 4;
             }
         } else if M == 2 {
             while n + 3 <= rows.end {
-                tile::<I, 3, M, CHUNK, BY_BLOCK>(panel, n, columns);
+                tile::<I, 3, M, CHUNK, BITS, BY_BLOCK>(panel, n, columns);
                 n += 3;
             }
         } else {
             while n + 2 <= rows.end {
-                tile::<I, 2, M, CHUNK, BY_BLOCK>(panel, n, columns);
+                tile::<I, 2, M, CHUNK, BITS, BY_BLOCK>(panel, n, columns);
                 n += 2;
             }
         }
         while n < rows.end {
-            tile::<I, 1, M, CHUNK, BY_BLOCK>(panel, n, columns);
+            tile::<I, 1, M, CHUNK, BITS, BY_BLOCK>(panel, n, columns);
             n += 1;
         }
     }
@@ -282,7 +311,14 @@ struct Columns<const M: usize> {
 
 /// `N` weight rows from `n` on, times the columns.
 #[inline(always)]
-unsafe fn tile<I: Isa, const N: usize, const M: usize, const CHUNK: usize, const BY_BLOCK: bool>(
+unsafe fn tile<
+    I: Isa,
+    const N: usize,
+    const M: usize,
+    const CHUNK: usize,
+    const BITS: usize,
+    const BY_BLOCK: bool,
+>(
     panel: &Panel<'_>,
     n: usize,
     columns: &Columns<M>,
@@ -326,14 +362,14 @@ unsafe fn tile<I: Isa, const N: usize, const M: usize, const CHUNK: usize, const
         let low_digits = x.low_digits();
         let dots = Dots::<N, M> { weights, rows, codes, low_digits, chunks, factors, factor_rows };
         // SAFETY: the caller has the instructions; the pointers are good for `chunks` chunks.
-        let dots = unsafe { I::dots::<N, M, CHUNK>(&dots) };
+        let dots = unsafe { I::dots::<N, M, CHUNK, BITS>(&dots) };
         for i in 0..M {
             for j in 0..N {
                 sums[i][j] += dots[i][j];
             }
         }
         first += chunks;
-        weights = weights.wrapping_add(chunks.wrapping_mul(CHUNK));
+        weights = weights.wrapping_add(chunks.wrapping_mul(CHUNK * BITS / 8));
     }
     for i in 0..M {
         if let Scales::Row(scales) = panel.scales {

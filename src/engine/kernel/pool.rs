@@ -62,15 +62,14 @@ impl Pool {
             work: Condvar::new(),
             done: Condvar::new(),
         });
-        let workers = (1..threads)
-            .map(|i| {
-                let shared = Arc::clone(&shared);
-                std::thread::Builder::new()
-                    .name(format!("moed-kernel-{i}"))
-                    .spawn(move || shared.work())
-            })
-            .collect::<std::io::Result<_>>()?;
-        Ok(Self { shared, entry: Mutex::new(()), workers })
+        // First the pool, then its threads: if one can't be started, dropping it stops the others.
+        let mut pool = Self { shared, entry: Mutex::new(()), workers: Vec::new() };
+        for i in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            let thread = std::thread::Builder::new().name(format!("moed-kernel-{i}"));
+            pool.workers.push(thread.spawn(move || shared.work())?);
+        }
+        Ok(pool)
     }
 
     pub fn threads(&self) -> usize {

@@ -63,8 +63,8 @@ pub fn by_name(name: &str) -> Result<&'static dyn Kernel, SelectError> {
 pub fn active() -> Result<&'static dyn Kernel, SelectError> {
     static ACTIVE: OnceLock<Result<&'static dyn Kernel, SelectError>> = OnceLock::new();
     let chosen = ACTIVE.get_or_init(|| {
-        let kernel = match std::env::var(KERNEL_VARIABLE) {
-            Ok(name) if !name.is_empty() => by_name(&name)?,
+        let kernel = match std::env::var_os(KERNEL_VARIABLE) {
+            Some(name) if !name.is_empty() => by_name(&name.to_string_lossy())?,
             _ => available()[0],
         };
         log::info!("kernel {}: chosen for this CPU", kernel.name());
@@ -76,16 +76,21 @@ pub fn active() -> Result<&'static dyn Kernel, SelectError> {
 /// Runs a small problem with both precisions, all kinds of scales and every tile size.
 fn reproduces_scalar(kernel: &dyn Kernel) -> bool {
     const ROWS: usize = 7;
-    const N: usize = 22;
+    const N: usize = 31;
     const K: usize = 96;
     let weights: Vec<u8> = (0..N * K).map(|i| (i * 89 + i / 7) as u8).collect();
     // Integers whose largest in each block is 127: with 8 bits they are their own codes, and all
     // sums are integers that f32 holds.
     let value = |i: usize| if i % 16 == 5 { -127.0 } else { ((i * 57) % 251) as f32 - 125.0 };
     let x: Vec<f32> = (0..ROWS * K).map(value).collect();
-    [Some(16), Some(32), None].into_iter().all(|block| {
+    let kinds = [(8, Some(16)), (8, Some(32)), (8, None), (4, Some(32)), (4, None)];
+    let with_zeros = kinds.into_iter().flat_map(|kind| [(kind, false), (kind, true)]);
+    with_zeros.into_iter().all(|((bits, block), has_zeros)| {
         let scales = vec![1.0; N * block.map_or(1, |block| K / block)];
-        let matrix = Matrix::new(&weights, 8, N, K, block, &scales, None);
+        let zeros: Vec<u8> = (0..scales.len()).map(|i| (i % (1 << bits)) as u8).collect();
+        let zeros = has_zeros.then_some(zeros.as_slice());
+        let weights = &weights[..N * K * usize::from(bits) / 8];
+        let matrix = Matrix::new(weights, bits, N, K, block, &scales, zeros);
         [(Precision::Int8, 0.0), (Precision::Int16, 2.0)].into_iter().all(
             |(precision, error_max)| {
                 (1..=ROWS).all(|rows| {

@@ -1,4 +1,7 @@
-//! Activation functions of experts.
+//! Activation functions of experts. A NaN stays one: what would make a number of it would hide a
+//! wrong input, or a sum that overflowed, behind a plausible answer.
+
+use crate::engine::kernel::wide::wide;
 
 /// An activation on a single projection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,8 +18,13 @@ pub enum Function {
 impl Function {
     /// Applies it in place.
     pub fn apply(self, x: &mut [f32]) {
-        match self {
-            Self::Relu => x.iter_mut().for_each(|x| *x = x.max(0.0)),
+        wide(Self::each, (self, x));
+    }
+
+    #[inline(always)]
+    fn each(_is_fused: bool, (function, x): (Self, &mut [f32])) {
+        match function {
+            Self::Relu => x.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
             Self::Gelu => x.iter_mut().for_each(|x| *x = gelu(*x)),
             Self::Silu => x.iter_mut().for_each(|x| *x *= sigmoid(*x)),
             Self::Identity => {}
@@ -37,23 +45,36 @@ pub struct SwiGlu {
 impl SwiGlu {
     #[inline(always)]
     fn one(self, gate: f32, linear: f32) -> f32 {
-        let gate = if gate < self.limit { gate } else { self.limit };
-        let linear = if linear < self.limit { linear } else { self.limit };
-        let linear = if linear > -self.limit { linear } else { -self.limit };
+        let gate = if gate > self.limit { self.limit } else { gate };
+        let linear = if linear > self.limit { self.limit } else { linear };
+        let linear = if linear < -self.limit { -self.limit } else { linear };
         gate * sigmoid(self.alpha * gate) * (linear + self.beta)
     }
 
     /// `out[i]` of `gate[i]` and `linear[i]`.
     pub fn split(self, gate: &[f32], linear: &[f32], out: &mut [f32]) {
+        wide(Self::each_split, (self, gate, linear, out));
+    }
+
+    #[inline(always)]
+    fn each_split(
+        _is_fused: bool,
+        (swiglu, gate, linear, out): (Self, &[f32], &[f32], &mut [f32]),
+    ) {
         for ((out, &gate), &linear) in out.iter_mut().zip(gate).zip(linear) {
-            *out = self.one(gate, linear);
+            *out = swiglu.one(gate, linear);
         }
     }
 
     /// `out[i]` of `pairs[2 i]` (gate) and `pairs[2 i + 1]` (linear).
     pub fn interleaved(self, pairs: &[f32], out: &mut [f32]) {
+        wide(Self::each_pair, (self, pairs, out));
+    }
+
+    #[inline(always)]
+    fn each_pair(_is_fused: bool, (swiglu, pairs, out): (Self, &[f32], &mut [f32])) {
         for (out, &[gate, linear]) in out.iter_mut().zip(pairs.as_chunks::<2>().0) {
-            *out = self.one(gate, linear);
+            *out = swiglu.one(gate, linear);
         }
     }
 }
@@ -71,13 +92,12 @@ fn gelu(x: f32) -> f32 {
 }
 
 /// e^x to about 2 units in the last place, written so that loops over it vectorise: reduction by
-/// powers of two and Cephes' polynomial for `expf` (Moshier). Saturates beyond -87 and 88; NaN
-/// gives a number, so callers check their inputs.
+/// powers of two and Cephes' polynomial for `expf` (Moshier). Saturates beyond -87 and 88.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
-    let x = if x > -87.0 { x } else { -87.0 };
-    let x = if x < 88.0 { x } else { 88.0 };
+    let x = if x < -87.0 { -87.0 } else { x };
+    let x = if x > 88.0 { 88.0 } else { x };
     let shifted = x * std::f32::consts::LOG2_E + MAGIC;
     let n = shifted - MAGIC;
     let r = x - n * 0.693_359_4;

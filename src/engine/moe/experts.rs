@@ -71,6 +71,8 @@ pub struct Workspace {
     /// 0, 1, 2 ...: the row of `hidden` of each pair.
     numbers: Vec<u32>,
     groups: Vec<Group>,
+    /// Rows that each expert ran for.
+    rows_of: Vec<u32>,
     parts: Vec<Part>,
 }
 
@@ -105,6 +107,10 @@ struct Part {
 /// Rows that are computed at a time; more are done in several passes, so that buffers stay small.
 const ROWS_MAX: usize = 512;
 
+/// Inner activations of one pass, of all its rows and their experts: 16 MiB, unless one row alone
+/// has more.
+const INNER_FLOATS_MAX: usize = 4 << 20;
+
 impl Experts {
     /// Weights, scales and zero points of one expert, in bytes.
     pub fn expert_bytes(&self) -> usize {
@@ -126,26 +132,30 @@ impl Experts {
         k: usize,
         out: &mut [f32],
     ) -> Result<Touched, NotFinite> {
-        let mut rows_of = vec![0u32; self.experts];
-        let passes = x.chunks(ROWS_MAX * self.hidden).zip(out.chunks_mut(ROWS_MAX * self.hidden));
+        workspace.rows_of.clear();
+        workspace.rows_of.resize(self.experts, 0);
+        let rows_max = (INNER_FLOATS_MAX / (k.max(1) * self.inter)).clamp(1, ROWS_MAX);
+        let passes = x.chunks(rows_max * self.hidden).zip(out.chunks_mut(rows_max * self.hidden));
         for (pass, (x, out)) in passes.enumerate() {
-            let own = pass * ROWS_MAX * self.experts;
+            let own = pass * rows_max * self.experts;
             let logits = &logits[own..];
             let router_weights = router_weights.map(|weights| &weights[own..]);
-            self.choose(workspace, x.len() / self.hidden, logits, router_weights, k);
+            let in_all = |NotFinite { row }| NotFinite { row: pass * rows_max + row };
+            self.choose(workspace, x.len() / self.hidden, logits, router_weights, k)
+                .map_err(in_all)?;
             for group in &workspace.groups {
-                rows_of[group.expert] += group.pairs.len() as u32;
+                workspace.rows_of[group.expert] += group.pairs.len() as u32;
             }
-            self.pass(kernel, pool, workspace, x, out)
-                .map_err(|NotFinite { row }| NotFinite { row: pass * ROWS_MAX + row })?;
+            self.pass(kernel, pool, workspace, x, out).map_err(in_all)?;
         }
-        let ran = rows_of.iter().enumerate().filter(|(_, rows)| **rows > 0);
+        let ran = workspace.rows_of.iter().enumerate().filter(|(_, rows)| **rows > 0);
         let experts: Vec<_> = ran.map(|(expert, rows)| (expert as u32, *rows)).collect();
         let weight_bytes = (experts.len() * self.expert_bytes()) as u64;
         Ok(Touched { experts, weight_bytes })
     }
 
-    /// Fills the workspace's pairs and groups.
+    /// Fills the workspace's pairs and groups. Fails on a router's number that no choice can be
+    /// made by; minus infinity is how a graph forbids an expert.
     fn choose(
         &self,
         workspace: &mut Workspace,
@@ -153,12 +163,19 @@ impl Experts {
         logits: &[f32],
         router_weights: Option<&[f32]>,
         k: usize,
-    ) {
+    ) -> Result<(), NotFinite> {
         let Workspace { gate, pairs, rows: row_of, numbers, groups, .. } = workspace;
         pairs.clear();
         for row in 0..rows {
             let own = row * self.experts..(row + 1) * self.experts;
             let given = router_weights.map(|weights| &weights[own.clone()]);
+            let is_bad = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
+            let is_wrong = |weight: &f32| !weight.is_finite();
+            if logits[own.clone()].iter().any(is_bad)
+                || given.iter().copied().flatten().any(is_wrong)
+            {
+                return Err(NotFinite { row });
+            }
             let chosen = gate::choose(self.weighing, k, &logits[own], given, gate);
             let row = row as u32;
             pairs.extend(chosen.iter().map(|&(expert, weight)| Pair { expert, row, weight }));
@@ -176,6 +193,7 @@ impl Experts {
                 _ => groups.push(Group { expert: pair.expert as usize, pairs: i..i + 1 }),
             }
         }
+        Ok(())
     }
 
     fn pass(

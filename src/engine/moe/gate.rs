@@ -26,8 +26,8 @@ pub struct Scratch {
 /// Chooses at most `k` experts for a row by its router `logits` (`[experts]`). `given` are its
 /// router weights where [`Weighing::Given`] says so.
 ///
-/// A tie goes to the higher index. A NaN is never chosen. Experts whose weight is 0, or too small
-/// to matter, are left out: fewer than k, maybe none, come back.
+/// A tie goes to the higher index. Experts whose weight is 0, or too small to matter, are left out:
+/// fewer than k, maybe none, come back. Numbers are finite, or minus infinity.
 pub fn choose<'a>(
     weighing: Weighing,
     k: usize,
@@ -87,9 +87,6 @@ fn softmax(scores: &mut [f32]) {
 fn top_k(scores: &[f32], k: usize, chosen: &mut Vec<(u32, f32)>) {
     chosen.clear();
     for (expert, &score) in scores.iter().enumerate() {
-        if score.is_nan() {
-            continue;
-        }
         // Those already chosen have lower indices, so an equal one goes before them.
         let at = chosen.partition_point(|&(_, other)| other > score);
         if at < k {

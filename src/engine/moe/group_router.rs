@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use super::activation::sigmoid;
 use super::projection::{Buffers, Projection, Rows};
 use crate::engine::kernel::Kernel;
+use crate::engine::kernel::activations::NotFinite;
 
 /// A parsed router.
 #[derive(Debug)]
@@ -27,6 +28,20 @@ pub struct GroupRouter {
     pub sentinel: f32,
 }
 
+/// Buffers of [`GroupRouter`].
+#[derive(Debug, Default)]
+pub struct Workspace {
+    rows: Vec<u32>,
+    projection: Buffers,
+    scores: Vec<f32>,
+    biased: Vec<f32>,
+    /// The score of each group.
+    rank: Vec<f32>,
+    best: Vec<f32>,
+    kept: Vec<usize>,
+    order: Vec<usize>,
+}
+
 impl GroupRouter {
     /// Width of the operator's first input.
     pub fn width(&self) -> usize {
@@ -34,43 +49,60 @@ impl GroupRouter {
     }
 
     /// Logits `[rows, experts]` of the operator's first input.
-    pub fn logits<'a>(&self, kernel: &dyn Kernel, x: &'a [f32]) -> Cow<'a, [f32]> {
+    pub fn logits<'a>(
+        &self,
+        kernel: &dyn Kernel,
+        workspace: &mut Workspace,
+        x: &'a [f32],
+    ) -> Cow<'a, [f32]> {
         let Some(projection) = &self.projection else { return Cow::Borrowed(x) };
-        let rows: Vec<u32> = (0..(x.len() / projection.k) as u32).collect();
+        let Workspace { rows, projection: buffers, .. } = workspace;
+        rows.clear();
+        rows.extend(0..(x.len() / projection.k) as u32);
         let mut logits = vec![0f32; rows.len() * projection.n];
-        let (features, mut buffers) = (0..projection.n, Buffers::default());
-        projection.multiply(kernel, 0, features, Rows::Float(x), &rows, &mut logits, &mut buffers);
+        let (features, x) = (0..projection.n, Rows::Float(x));
+        projection.multiply(kernel, 0, features, x, rows, &mut logits, buffers);
         Cow::Owned(logits)
     }
 
-    /// `out[rows, experts]`: log scores of the chosen, the sentinel elsewhere.
-    pub fn route(&self, logits: &[f32], out: &mut [f32]) {
+    /// `out[rows, experts]`: log scores of the chosen, the sentinel elsewhere. Fails on a logit
+    /// that is a NaN.
+    pub fn route(
+        &self,
+        workspace: &mut Workspace,
+        logits: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), NotFinite> {
         let experts = self.bias.len();
         let size = experts / self.groups;
-        let mut scores = vec![0f32; experts];
-        let mut biased = vec![0f32; experts];
-        let mut order: Vec<usize> = Vec::with_capacity(experts);
-        let mut kept: Vec<usize> = Vec::with_capacity(self.groups);
-        for (logits, out) in logits.chunks_exact(experts).zip(out.chunks_exact_mut(experts)) {
-            self.score(logits, &mut scores, &mut biased);
+        let Workspace { scores, biased, rank, best, kept, order, .. } = workspace;
+        scores.resize(experts, 0.0);
+        biased.resize(experts, 0.0);
+        let rows = logits.chunks_exact(experts).zip(out.chunks_exact_mut(experts));
+        for (row, (logits, out)) in rows.enumerate() {
+            if logits.iter().any(|logit| logit.is_nan()) {
+                return Err(NotFinite { row });
+            }
+            self.score(logits, scores, biased);
             kept.clear();
             kept.extend(0..self.groups);
             if self.groups > 1 {
-                let rank: Vec<f32> =
-                    biased.chunks_exact(size).map(|group| self.group_score(group)).collect();
-                kept.sort_by(|&a, &b| rank[b].total_cmp(&rank[a]));
+                rank.clear();
+                rank.extend(biased.chunks_exact(size).map(|group| self.group_score(best, group)));
+                kept.sort_unstable_by(|&a, &b| rank[b].total_cmp(&rank[a]).then(a.cmp(&b)));
                 kept.truncate(self.top_groups);
                 kept.sort_unstable();
             }
             order.clear();
             order.extend(kept.iter().flat_map(|group| group * size..(group + 1) * size));
-            // A stable sort keeps the lower index first among equals.
-            order.sort_by(|&a, &b| biased[b].total_cmp(&biased[a]));
+            // The lower index goes first among equals.
+            order.sort_unstable_by(|&a, &b| biased[b].total_cmp(&biased[a]).then(a.cmp(&b)));
             out.fill(self.sentinel);
             for &expert in order.iter().take(self.top_k) {
                 out[expert] = scores[expert].max(1e-20).ln();
             }
         }
+        Ok(())
     }
 
     /// `selection[rows, experts]`: biased scores; `weights[rows, experts]`: scores.
@@ -92,9 +124,10 @@ impl GroupRouter {
         }
     }
 
-    fn group_score(&self, group: &[f32]) -> f32 {
-        let mut best = group.to_vec();
-        best.sort_by(|a, b| b.total_cmp(a));
+    fn group_score(&self, best: &mut Vec<f32>, group: &[f32]) -> f32 {
+        best.clear();
+        best.extend_from_slice(group);
+        best.sort_unstable_by(|a, b| b.total_cmp(a));
         best.iter().take(self.group_top_k).sum()
     }
 }

@@ -29,9 +29,29 @@ struct Part {
     buffers: Buffers,
 }
 
+/// Rows that are computed at a time, so that buffers stay small.
+const ROWS_MAX: usize = 512;
+
 impl MatMulNBits {
     /// `out[rows, n]` of `x[rows, k]`.
     pub fn run(
+        &self,
+        kernel: &dyn Kernel,
+        pool: &Pool,
+        workspace: &mut Workspace,
+        x: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), NotFinite> {
+        let Projection { n, k, .. } = self.projection;
+        for (pass, (x, out)) in x.chunks(ROWS_MAX * k).zip(out.chunks_mut(ROWS_MAX * n)).enumerate()
+        {
+            self.pass(kernel, pool, workspace, x, out)
+                .map_err(|NotFinite { row }| NotFinite { row: pass * ROWS_MAX + row })?;
+        }
+        Ok(())
+    }
+
+    fn pass(
         &self,
         kernel: &dyn Kernel,
         pool: &Pool,

@@ -41,6 +41,7 @@ macro_rules! each_type {
             Data::F16($elements) => $body,
             Data::F32($elements) => $body,
             Data::F64($elements) => $body,
+            Data::Bytes(_) => bail!("type Bytes: a model takes numbers"),
         }
     };
 }
@@ -61,7 +62,8 @@ pub fn from_tract(tensor: &Tensor) -> TractResult<OurTensor> {
     macro_rules! data {
         ($($dtype:ident: $element:ty),+) => {
             match dtype(tensor.datum_type())? {
-                $(DType::$dtype => Data::$dtype(plain.as_slice::<$element>()?.to_vec())),+
+                $(DType::$dtype => Data::$dtype(plain.as_slice::<$element>()?.to_vec()),)+
+                DType::Bytes => bail!("type Bytes: a model gives numbers"),
             }
         };
     }

@@ -63,6 +63,7 @@ pub fn hoist(
     for node in &mut graph.node {
         let Some(inputs) = run_time_inputs(node) else { continue };
         let operator = parse(Node { proto: node, tensors: &tensors }, layers)
+            .and_then(|operator| within_limits(operator, place))
             .map_err(|cause| operator_error(node, place, cause))?;
         let kept = inputs.iter().filter_map(|&i| node.input.get(i)).filter(|name| !name.is_empty());
         node.input = kept.cloned().collect();
@@ -90,7 +91,8 @@ fn parse(node: Node<'_>, layer: usize) -> Result<Operator, String> {
         "MoE" | "QMoE" => Operator::Experts { layer, experts: Arc::new(parse_experts(node)?) },
         "MatMulNBits" => Operator::MatMulNBits(Arc::new(parse_mat_mul_nbits(node)?)),
         _ => {
-            let full_scores = node.proto.output.len() > 1;
+            // Trailing outputs without a name are as good as none.
+            let full_scores = node.proto.output.iter().skip(1).any(|name| !name.is_empty());
             let router = Arc::new(parse_group_router(node)?);
             if full_scores && (router.groups != 1 || !node.proto.output[0].is_empty()) {
                 return Err("outputs: selection_scores and router_weights stand alone, without \
@@ -100,6 +102,19 @@ fn parse(node: Node<'_>, layer: usize) -> Result<Operator, String> {
             Operator::GroupRouter { router, full_scores }
         }
     })
+}
+
+fn within_limits(operator: Operator, place: Place<'_>) -> Result<Operator, String> {
+    let experts = match &operator {
+        Operator::Experts { experts, .. } => experts.experts,
+        Operator::GroupRouter { router, .. } => router.bias.len(),
+        Operator::MatMulNBits(_) => 0,
+    };
+    let experts_max = place.limits.experts_max;
+    if experts as u64 > experts_max {
+        return Err(format!("{experts} experts: at most {experts_max} are supported"));
+    }
+    Ok(operator)
 }
 
 fn operator_error(node: &NodeProto, place: Place<'_>, cause: String) -> LoadError {
@@ -167,7 +182,7 @@ fn take_tensors(
     let inputs: HashSet<String> = graph.input.iter().map(|input| input.name.clone()).collect();
     let externals: HashMap<&str, &External> =
         externals.iter().map(|external| (external.initializer.as_str(), external)).collect();
-    let mut files = Files { place, mapped: HashMap::new() };
+    let mut files = Files { place, mapped: HashMap::new(), heap_bytes: 0 };
     let mut tensors = Tensors::default();
     for proto in &mut graph.initializer {
         let external = externals.get(proto.name.as_str()).copied();
@@ -194,6 +209,8 @@ fn take_tensors(
 struct Files<'a> {
     place: Place<'a>,
     mapped: HashMap<String, Arc<Mmap>>,
+    /// External data that has been read to the heap.
+    heap_bytes: u64,
 }
 
 impl Files<'_> {
@@ -216,6 +233,19 @@ impl Files<'_> {
 
     fn read_into(&mut self, external: &External, proto: &mut TensorProto) -> Result<(), LoadError> {
         let source = self.source(external)?;
+        self.heap_bytes = self.heap_bytes.saturating_add(external.bytes);
+        let bytes_max = self.place.limits.external_heap_bytes_max;
+        if self.heap_bytes > bytes_max {
+            let cause = format!(
+                "more than {bytes_max} bytes of external data for operators that can't map it; \
+                 export linear layers as MatMulNBits and experts as QMoE"
+            );
+            let initializer = external.initializer.clone();
+            return Err(LoadError::Graph {
+                file: self.place.file.to_owned(),
+                cause: format!("`{initializer}`: {cause}"),
+            });
+        }
         proto.raw_data = source.bytes.as_slice().to_vec();
         proto.external_data.clear();
         proto.data_location = None;

@@ -46,6 +46,8 @@ impl Backend for Tract {
 
 /// A loaded ONNX model.
 pub struct TractModel {
+    /// What errors call it.
+    file: String,
     plan: Arc<TypedRunnableModel>,
     signature: Signature,
     layers: Vec<LayerInfo>,
@@ -80,7 +82,7 @@ impl Model for TractModel {
             Arc::clone(&self.pool),
         );
         session.map(|session| Box::new(session) as Box<dyn Session>).map_err(|cause| {
-            LoadError::Graph { file: "model".to_owned(), cause: format!("{cause:#}") }
+            LoadError::Graph { file: self.file.clone(), cause: format!("{cause:#}") }
         })
     }
 }
@@ -139,7 +141,7 @@ fn build(
         |cause: TractError| LoadError::Graph { file: file.to_owned(), cause: format!("{cause:#}") };
     let (plan, signature) = plan(&model, operators).map_err(graph_error)?;
     let operators = summary.operators;
-    Ok(TractModel { plan, signature, layers, kernel, pool, operators })
+    Ok(TractModel { file: file.to_owned(), plan, signature, layers, kernel, pool, operators })
 }
 
 fn plan(

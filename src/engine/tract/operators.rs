@@ -12,15 +12,16 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
-use super::session::RunContext;
+use super::session::{RunContext, not_finite};
 use crate::engine::LayerInfo;
 use crate::engine::moe::experts::Experts;
 use crate::engine::moe::group_router::GroupRouter;
 use crate::engine::moe::nbits::MatMulNBits;
 use crate::engine::moe::projection::Projection;
 
-/// The operator type that `hoist` leaves in the graph.
-pub const OPERATOR: &str = "MoedOperator";
+/// The operator type that `hoist` leaves in the graph. No model can have it: `inspect` refuses
+/// names with a dot.
+pub const OPERATOR: &str = "moed.Operator";
 /// Its attribute: which of the parsed operators it is.
 pub const OPERATOR_INDEX: &str = "index";
 
@@ -173,6 +174,8 @@ impl Operator {
             Self::GroupRouter { router, .. } => (router.width(), 2..=8),
         };
         let node = self.name_of_node();
+        let (given, needed) = (inputs.len(), self.run_time_inputs());
+        ensure!(needed.contains(&given), "{node}: {given} inputs, not {needed:?}");
         check_input(&node, "x", model.outlet_fact(inputs[0])?, width, ranks)?;
         if let Self::Experts { experts, .. } = self {
             for (input, role) in inputs[1..].iter().zip(["router_probs", "router_weights"]) {
@@ -181,6 +184,14 @@ impl Operator {
             }
         }
         Ok(())
+    }
+
+    /// How many inputs are left when the weights are gone.
+    fn run_time_inputs(&self) -> std::ops::RangeInclusive<usize> {
+        match self {
+            Self::Experts { .. } => 2..=3,
+            Self::MatMulNBits(_) | Self::GroupRouter { .. } => 1..=1,
+        }
     }
 
     fn name_of_node(&self) -> String {
@@ -259,11 +270,14 @@ impl EvalOp for Operator {
                 Ok(tvec!(tensor(&shape, &out, inputs[0].datum_type())?))
             }
             Self::GroupRouter { router, full_scores } => {
-                let logits = router.logits(run.kernel(), &x);
+                let (kernel, workspace) = run.router();
+                let logits = router.logits(kernel, workspace, &x);
                 let shape = [logits.len() / width, width];
                 let mut first = vec![0f32; logits.len()];
                 if !full_scores {
-                    router.route(&logits, &mut first);
+                    router
+                        .route(workspace, &logits, &mut first)
+                        .map_err(|error| not_finite(&router.name, error))?;
                     return Ok(tvec!(tensor(&shape, &first, inputs[0].datum_type())?));
                 }
                 let mut second = vec![0f32; logits.len()];

@@ -12,6 +12,7 @@ use crate::engine::kernel::Kernel;
 use crate::engine::kernel::activations::NotFinite;
 use crate::engine::kernel::pool::Pool;
 use crate::engine::moe::experts::{self, Experts};
+use crate::engine::moe::group_router;
 use crate::engine::moe::nbits::{self, MatMulNBits};
 use crate::engine::{LayerReport, Run, RunOptions, RunReport, Session, Signature};
 use crate::infer::RunError;
@@ -24,12 +25,14 @@ pub struct RunContext {
     k: Option<usize>,
     experts: experts::Workspace,
     dense: nbits::Workspace,
+    router: group_router::Workspace,
     reports: Vec<LayerReport>,
 }
 
 impl RunContext {
-    pub fn kernel(&self) -> &'static dyn Kernel {
-        self.kernel
+    /// What a router computes with.
+    pub fn router(&mut self) -> (&'static dyn Kernel, &mut group_router::Workspace) {
+        (self.kernel, &mut self.router)
     }
 
     /// Runs a layer of experts and notes what it read.
@@ -69,9 +72,11 @@ impl RunContext {
     }
 }
 
-fn not_finite(node: &str, error: NotFinite) -> TractError {
-    let row = error.row;
-    format_err!("node `{node}`: row {row} of its input holds an infinity or a NaN; check the input")
+pub fn not_finite(node: &str, NotFinite { row }: NotFinite) -> TractError {
+    format_err!(
+        "node `{node}`: row {row} holds an infinity or a NaN, or numbers so large that they give \
+         one; check the input"
+    )
 }
 
 /// A session of a tract plan.
@@ -96,6 +101,7 @@ impl TractSession {
             k: None,
             experts: experts::Workspace::default(),
             dense: nbits::Workspace::default(),
+            router: group_router::Workspace::default(),
             reports: Vec::new(),
         };
         let mut state = plan.spawn()?;
@@ -119,8 +125,13 @@ impl TractSession {
 
     fn turn(&mut self, inputs: &[OurTensor]) -> TractResult<Vec<OurTensor>> {
         let inputs = inputs.iter().map(|input| Ok(convert::to_tract(input)?.into_tvalue()));
-        let outputs = self.state.run(inputs.collect::<TractResult<_>>()?)?;
-        outputs.iter().map(|output| convert::from_tract(output)).collect()
+        let ran = self.state.run(inputs.collect::<TractResult<_>>()?);
+        if ran.is_err() {
+            // tract forgets a turn's dimensions only if it went well: the next turn would have to
+            // have the same.
+            self.state.reset_turn()?;
+        }
+        ran?.iter().map(|output| convert::from_tract(output)).collect()
     }
 
     /// A fresh state after a panic, with the old one's context.
@@ -156,7 +167,10 @@ impl Session for TractSession {
             // tract says which node first; its cause is what a sender can use.
             RunError::Model { cause: cause.root_cause().to_string() }
         })?;
-        let layers = self.context().map(|context| std::mem::take(&mut context.reports));
-        Ok(Run { outputs, report: RunReport { layers: layers.unwrap_or_default() } })
+        let reports = self.context().map(|context| std::mem::take(&mut context.reports));
+        let mut layers = reports.unwrap_or_default();
+        // tract runs layers that don't need each other in an order of its own.
+        layers.sort_unstable_by_key(|report| report.layer);
+        Ok(Run { outputs, report: RunReport { layers } })
     }
 }

@@ -41,27 +41,27 @@ impl Isa for I8mm {
     const REGISTERS: usize = 32;
 
     #[inline(never)]
-    unsafe fn strip<const M: usize, const CHUNK: usize>(
+    unsafe fn strip<const M: usize, const CHUNK: usize, const BITS: usize>(
         panel: &mut Panel<'_>,
         rows: Range<usize>,
         m: usize,
     ) {
         // SAFETY: the same conditions.
-        unsafe { strip::<Self, M, CHUNK>(panel, rows, m) }
+        unsafe { strip::<Self, M, CHUNK, BITS>(panel, rows, m) }
     }
 
     #[inline(always)]
-    unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize>(
+    unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize, const BITS: usize>(
         dots: &Dots<N, M>,
     ) -> [[f32; N]; M] {
         // SAFETY: the same conditions.
         unsafe {
             if M == 1 || M == 3 || N % 2 == 1 {
-                DotProd::dots::<N, M, CHUNK>(dots)
+                DotProd::dots::<N, M, CHUNK, BITS>(dots)
             } else if dots.low_digits > 0 {
-                pair_dots::<N, M, CHUNK, 2>(dots)
+                pair_dots::<N, M, CHUNK, BITS, 2>(dots)
             } else {
-                pair_dots::<N, M, CHUNK, 1>(dots)
+                pair_dots::<N, M, CHUNK, BITS, 1>(dots)
             }
         }
     }
@@ -72,7 +72,13 @@ impl Isa for I8mm {
 /// Arrays below have room for `N` or `M` items where half are needed, because a constant can't
 /// be computed from another one in a type; the rest is never touched.
 #[inline(always)]
-unsafe fn pair_dots<const N: usize, const M: usize, const CHUNK: usize, const PLANES: usize>(
+unsafe fn pair_dots<
+    const N: usize,
+    const M: usize,
+    const CHUNK: usize,
+    const BITS: usize,
+    const PLANES: usize,
+>(
     dots: &Dots<N, M>,
 ) -> [[f32; N]; M] {
     // SAFETY: the pointers are good for `chunks` chunks (`Dots`); the rest are intrinsics.
@@ -108,8 +114,8 @@ unsafe fn pair_dots<const N: usize, const M: usize, const CHUNK: usize, const PL
                 if j > 0 {
                     weights[2 * j] = after(weights[2 * j], sums[M.div_ceil(2) - 1][j - 1]);
                 }
-                let first = load_weights::<CHUNK>(weights[2 * j]);
-                let rows = paired(first, load_weights::<CHUNK>(weights[2 * j + 1]));
+                let first = load_weights::<CHUNK, BITS>(weights[2 * j]);
+                let rows = paired(first, load_weights::<CHUNK, BITS>(weights[2 * j + 1]));
                 for i in 0..M.div_ceil(2) {
                     let (even, odd) = (2 * i, second::<M>(i));
                     let mut dot = smmla_chunk::<CHUNK>(vdupq_n_s32(0), codes[i][0], rows);
@@ -125,7 +131,7 @@ unsafe fn pair_dots<const N: usize, const M: usize, const CHUNK: usize, const PL
                 }
             }
             for n in 0..N {
-                weights[n] = weights[n].wrapping_add(CHUNK);
+                weights[n] = weights[n].wrapping_add(CHUNK * BITS / 8);
             }
         }
         let mut out = [[0f32; N]; M];

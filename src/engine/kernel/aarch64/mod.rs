@@ -50,15 +50,21 @@ trait ChunkDot {
 /// # Safety
 /// The CPU has the instructions of `D`, and the pointers of `dots` are good as its fields say.
 #[inline(always)]
-unsafe fn lane_dots<D: ChunkDot, const N: usize, const M: usize, const CHUNK: usize>(
+unsafe fn lane_dots<
+    D: ChunkDot,
+    const N: usize,
+    const M: usize,
+    const CHUNK: usize,
+    const BITS: usize,
+>(
     dots: &Dots<N, M>,
 ) -> [[f32; N]; M] {
     // SAFETY: the same conditions.
     unsafe {
         if dots.low_digits > 0 {
-            lane_dots_of::<D, N, M, CHUNK, 2>(dots)
+            lane_dots_of::<D, N, M, CHUNK, BITS, 2>(dots)
         } else {
-            lane_dots_of::<D, N, M, CHUNK, 1>(dots)
+            lane_dots_of::<D, N, M, CHUNK, BITS, 1>(dots)
         }
     }
 }
@@ -69,6 +75,7 @@ unsafe fn lane_dots_of<
     const N: usize,
     const M: usize,
     const CHUNK: usize,
+    const BITS: usize,
     const PLANES: usize,
 >(
     dots: &Dots<N, M>,
@@ -92,8 +99,8 @@ unsafe fn lane_dots_of<
             if M > N {
                 let mut rows = [[vdupq_n_s8(0); 2]; N];
                 for n in 0..N {
-                    rows[n] = load_weights::<CHUNK>(weights[n]);
-                    weights[n] = weights[n].wrapping_add(CHUNK);
+                    rows[n] = load_weights::<CHUNK, BITS>(weights[n]);
+                    weights[n] = weights[n].wrapping_add(CHUNK * BITS / 8);
                 }
                 for m in 0..M {
                     if N > 1 && m > 0 {
@@ -116,8 +123,8 @@ unsafe fn lane_dots_of<
                     if M > 1 && n > 0 {
                         weights[n] = after(weights[n], sums[M - 1][n - 1]);
                     }
-                    let row = load_weights::<CHUNK>(weights[n]);
-                    weights[n] = weights[n].wrapping_add(CHUNK);
+                    let row = load_weights::<CHUNK, BITS>(weights[n]);
+                    weights[n] = weights[n].wrapping_add(CHUNK * BITS / 8);
                     for m in 0..M {
                         let dot = digits_dot::<D, CHUNK, PLANES>(row, codes[m]);
                         sums[m][n] = vfmaq_n_f32(sums[m][n], dot, *factors[m][n].add(c));
@@ -217,14 +224,20 @@ unsafe fn load<const CHUNK: usize>(bytes: *const i8) -> Chunk {
     }
 }
 
-/// A chunk of weights, less [`WEIGHT_OFFSET`].
+/// A chunk of weights, a byte each: those of 8 bits less [`WEIGHT_OFFSET`].
 ///
 /// # Safety
-/// `bytes` is good for `CHUNK` bytes.
+/// `bytes` is good for `CHUNK` codes of `BITS` bits.
 #[inline(always)]
-unsafe fn load_weights<const CHUNK: usize>(bytes: *const u8) -> Chunk {
+unsafe fn load_weights<const CHUNK: usize, const BITS: usize>(bytes: *const u8) -> Chunk {
     // SAFETY: the caller vouches for the bytes.
     unsafe {
+        if BITS == 4 {
+            let bytes = vld1q_u8(bytes);
+            let even = vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15)));
+            let odd = vreinterpretq_s8_u8(vshrq_n_u8::<4>(bytes));
+            return [vzip1q_s8(even, odd), vzip2q_s8(even, odd)];
+        }
         let [low, high] = load::<CHUNK>(bytes.cast());
         let top_bit = vdupq_n_s8(i8::MIN);
         [veorq_s8(low, top_bit), veorq_s8(high, top_bit)]

@@ -38,21 +38,21 @@ impl Isa for Neon {
     const REGISTERS: usize = 32;
 
     #[inline(never)]
-    unsafe fn strip<const M: usize, const CHUNK: usize>(
+    unsafe fn strip<const M: usize, const CHUNK: usize, const BITS: usize>(
         panel: &mut Panel<'_>,
         rows: Range<usize>,
         m: usize,
     ) {
         // SAFETY: the same conditions.
-        unsafe { strip::<Self, M, CHUNK>(panel, rows, m) }
+        unsafe { strip::<Self, M, CHUNK, BITS>(panel, rows, m) }
     }
 
     #[inline(always)]
-    unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize>(
+    unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize, const BITS: usize>(
         dots: &Dots<N, M>,
     ) -> [[f32; N]; M] {
         // SAFETY: the same conditions.
-        unsafe { lane_dots::<Self, N, M, CHUNK>(dots) }
+        unsafe { lane_dots::<Self, N, M, CHUNK, BITS>(dots) }
     }
 }
 

@@ -79,27 +79,27 @@ impl Isa for Avx2 {
         }
     }
 
-    unsafe fn strip<const M: usize, const CHUNK: usize>(
+    unsafe fn strip<const M: usize, const CHUNK: usize, const BITS: usize>(
         panel: &mut Panel<'_>,
         rows: Range<usize>,
         m: usize,
     ) {
         #[target_feature(enable = "avx2,fma")]
         #[inline(never)]
-        unsafe fn shape<const M: usize, const CHUNK: usize>(
+        unsafe fn shape<const M: usize, const CHUNK: usize, const BITS: usize>(
             panel: &mut Panel<'_>,
             rows: Range<usize>,
             m: usize,
         ) {
             // SAFETY: as for the caller.
-            unsafe { strip::<Avx2, M, CHUNK>(panel, rows, m) }
+            unsafe { strip::<Avx2, M, CHUNK, BITS>(panel, rows, m) }
         }
         // SAFETY: the same conditions.
-        unsafe { shape::<M, CHUNK>(panel, rows, m) }
+        unsafe { shape::<M, CHUNK, BITS>(panel, rows, m) }
     }
 
     #[inline(always)]
-    unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize>(
+    unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize, const BITS: usize>(
         dots: &Dots<N, M>,
     ) -> [[f32; N]; M] {
         // SAFETY: the pointers are good for `chunks` chunks (`Dots`); the rest are intrinsics.
@@ -120,10 +120,10 @@ impl Isa for Avx2 {
             for _ in 0..dots.chunks {
                 if M <= 2 {
                     _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
-                    if N * CHUNK > 64 {
+                    if N * CHUNK * BITS / 8 > 64 {
                         _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64).cast());
                     }
-                    ahead = ahead.wrapping_add(N * CHUNK);
+                    ahead = ahead.wrapping_add(N * CHUNK * BITS / 8);
                 }
                 let mut x = [[_mm256_setzero_si256(); 2]; M];
                 for m in 0..M {
@@ -136,7 +136,11 @@ impl Isa for Avx2 {
                 for n in 0..N {
                     let row = weights.add(dots.rows[n]);
                     let (even, odd);
-                    if CHUNK == 32 {
+                    if BITS == 4 {
+                        let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(row.cast()));
+                        even = _mm256_and_si256(bytes, _mm256_set1_epi16(15));
+                        odd = _mm256_srli_epi16::<4>(bytes);
+                    } else if CHUNK == 32 {
                         let bytes = _mm256_loadu_si256(row.cast());
                         even = _mm256_and_si256(bytes, low_byte);
                         odd = _mm256_srli_epi16::<8>(bytes);
@@ -153,7 +157,7 @@ impl Isa for Avx2 {
                         sums[m][n] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), factor, sums[m][n]);
                     }
                 }
-                weights = weights.add(CHUNK);
+                weights = weights.add(CHUNK * BITS / 8);
                 for factors in &mut factors {
                     *factors = factors.wrapping_add(1);
                 }

@@ -11,6 +11,11 @@ use super::Kernel;
 /// Those that this CPU says it can run, best first.
 pub fn detected() -> Vec<&'static dyn Kernel> {
     let mut kernels: Vec<&'static dyn Kernel> = Vec::new();
+    // All are compiled with these two; a hypervisor may hide them and leave the others.
+    if !(std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma"))
+    {
+        return kernels;
+    }
     if std::arch::is_x86_feature_detected!("avx512vnni")
         && std::arch::is_x86_feature_detected!("avx512vl")
     {
@@ -19,9 +24,7 @@ pub fn detected() -> Vec<&'static dyn Kernel> {
     if std::arch::is_x86_feature_detected!("avxvnni") {
         kernels.push(&vnni::AvxVnni);
     }
-    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-        kernels.push(&avx2::Avx2);
-    }
+    kernels.push(&avx2::Avx2);
     kernels
 }
 

@@ -38,39 +38,45 @@ macro_rules! vnni_kernel {
         impl Isa for $kernel {
             const REGISTERS: usize = 16;
 
-            unsafe fn strip<const M: usize, const CHUNK: usize>(
+            unsafe fn strip<const M: usize, const CHUNK: usize, const BITS: usize>(
                 panel: &mut Panel<'_>,
                 rows: Range<usize>,
                 m: usize,
             ) {
                 #[target_feature(enable = $features)]
                 #[inline(never)]
-                unsafe fn shape<const M: usize, const CHUNK: usize>(
+                unsafe fn shape<const M: usize, const CHUNK: usize, const BITS: usize>(
                     panel: &mut Panel<'_>,
                     rows: Range<usize>,
                     m: usize,
                 ) {
                     // SAFETY: as for the caller.
-                    unsafe { strip::<$kernel, M, CHUNK>(panel, rows, m) }
+                    unsafe { strip::<$kernel, M, CHUNK, BITS>(panel, rows, m) }
                 }
                 // SAFETY: the same conditions.
-                unsafe { shape::<M, CHUNK>(panel, rows, m) }
+                unsafe { shape::<M, CHUNK, BITS>(panel, rows, m) }
             }
 
             #[inline(always)]
-            unsafe fn dots<const N: usize, const M: usize, const CHUNK: usize>(
+            unsafe fn dots<
+                const N: usize,
+                const M: usize,
+                const CHUNK: usize,
+                const BITS: usize,
+            >(
                 dots: &Dots<N, M>,
             ) -> [[f32; N]; M] {
                 // SAFETY: the pointers are good for `chunks` chunks; the rest are intrinsics.
                 unsafe {
                     let mut sums = [[_mm256_setzero_ps(); N]; M];
                     let base = _mm256_set1_epi32(DIGIT_BASE);
-                    let mut at = 0usize;
+                    let (mut at, mut codes_at) = (0usize, 0usize);
                     for c in 0..dots.chunks {
                         for n in 0..N {
-                            let weights = load::<CHUNK>(dots.weights.add(dots.rows[n]).add(at));
+                            let weights = dots.weights.add(dots.rows[n]).add(at);
+                            let weights = load_weights::<CHUNK, BITS>(weights);
                             for m in 0..M {
-                                let codes = dots.codes[m].add(at);
+                                let codes = dots.codes[m].add(codes_at);
                                 let mut sum = _mm256_setzero_si256();
                                 sum = $dot(sum, weights, load::<CHUNK>(codes));
                                 if dots.low_digits > 0 {
@@ -83,7 +89,8 @@ macro_rules! vnni_kernel {
                                 sums[m][n] = _mm256_fmadd_ps(sum, factor, sums[m][n]);
                             }
                         }
-                        at = at.wrapping_add(CHUNK);
+                        at = at.wrapping_add(CHUNK * BITS / 8);
+                        codes_at = codes_at.wrapping_add(CHUNK);
                     }
                     let mut out = [[0f32; N]; M];
                     for m in 0..M {
@@ -100,6 +107,21 @@ macro_rules! vnni_kernel {
 
 vnni_kernel!(AvxVnni, "avxvnni", "avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32);
 vnni_kernel!(Avx512Vnni, "avx512vnni", "avx2,fma,avx512vnni,avx512vl", _mm256_dpbusd_epi32);
+
+/// A chunk of weights, a byte each.
+#[inline(always)]
+unsafe fn load_weights<const CHUNK: usize, const BITS: usize>(bytes: *const u8) -> __m256i {
+    // SAFETY: the caller vouches for the chunk.
+    unsafe {
+        if BITS == 8 {
+            return load::<CHUNK>(bytes);
+        }
+        // In each word, the low half of a byte goes to the low byte, the high half to the high one.
+        let words = _mm256_cvtepu8_epi16(_mm_loadu_si128(bytes.cast()));
+        let halves = _mm256_or_si256(words, _mm256_slli_epi16::<4>(words));
+        _mm256_and_si256(halves, _mm256_set1_epi8(15))
+    }
+}
 
 /// A chunk of 32 bytes, or of 16 with zeros above.
 #[inline(always)]

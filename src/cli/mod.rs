@@ -1,0 +1,110 @@
+//! The command line: what was asked for, carried out and put into words.
+//!
+//! Each command is a file; here is what they share. Exit codes: 0 done, 1 it failed (the reason is
+//! on standard error), 2 the command line was wrong.
+
+mod bench;
+mod bundle;
+mod check;
+mod client;
+mod demo;
+
+mod inspect;
+mod models;
+mod process;
+mod query;
+mod resolve;
+mod serve;
+mod shell;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs Mixture-of-Experts models on small boards, and computes only the experts it needs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "moed",
+    version,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  \
+        moed demo                                   see it work, with the model that is shipped\n  \
+        moed serve --models models                  answer on a socket\n  \
+        moed query intent 'turn on the kitchen light'\n  \
+        moed check                                  what this machine and its models are like\n\n\
+        Exit codes: 0 done; 1 it failed, the reason is on standard error; 2 the command line is \
+        wrong."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Query(query::Query),
+    Models(models::Models),
+    Check(check::Check),
+    Inspect(inspect::Inspect),
+    Bundle(bundle::Bundle),
+    Bench(bench::Bench),
+    Demo(demo::Demo),
+    /// Says what sentences want done in your home: one a line in, one answer a line out.
+    #[command(after_help = "Example:\n  echo 'turn on the kitchen light' | \\\n    \
+        moed resolve --home home.toml models/intent\n\n\
+        A line is a sentence, or a JSON object with the field `text`. An answer is a JSON object:\n\
+        intent, confidence, slots, entities, areas, text; or error, if there is none.")]
+    Resolve(resolve::Arguments),
+    Completions(shell::Completions),
+    Man(shell::Man),
+}
+
+/// What a command says when it has failed: `what: which: cause`, and what to do.
+type Failure = String;
+
+/// Reads the command line, does what it says.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Command::Serve(command) => command.run(),
+        Command::Query(command) => command.run(),
+        Command::Models(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Inspect(command) => command.run(),
+        Command::Bundle(command) => command.run(),
+        Command::Bench(command) => command.run(),
+        Command::Demo(command) => command.run(),
+        Command::Resolve(arguments) => {
+            let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+            resolve::run(&arguments, &mut input, &mut output)
+        }
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error is the last resort: if it can't be written, nobody can be told.
+            let _ = writeln!(std::io::stderr(), "moed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes to standard output. Somebody who has read enough, `head` say, is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(format!("standard output: can't be written: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes an error a command's.
+fn failure(error: impl std::fmt::Display) -> Failure {
+    error.to_string()
+}

@@ -1,0 +1,100 @@
+//! `moed serve`: the daemon.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Failure, failure};
+use crate::config::environment::Environment;
+use crate::config::{Config, ConfigError};
+use crate::daemon::serve::{Plan, Reread, listeners, run};
+use crate::daemon::{Pretended, log};
+use crate::engine::Backend as _;
+use crate::engine::LoadOptions;
+use crate::engine::sim::{Behaviour, Sim};
+use crate::engine::tract::Tract;
+
+/// Answers requests on a Unix socket until it is told to stop.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  \
+    moed serve --models models --socket /tmp/moed.sock\n  \
+    curl --unix-socket /tmp/moed.sock -d '{\"text\": \"turn on the light\"}' \\\n       \
+    http://moed/v2/models/intent/infer\n\n\
+    SIGTERM and SIGINT stop it: what was admitted is answered first. SIGHUP reads the \
+    configuration again.\nExit codes: 0 stopped as asked; 1 it could not start, or requests were \
+    left when it had to stop.")]
+pub struct Serve {
+    /// The configuration; /etc/moed/moed.toml if that is there and none is named.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A directory with models in it, instead of the configured ones; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    models: Vec<PathBuf>,
+    /// Where to listen; else MOED_SOCKET, the configuration, /run/moed/moed.sock for root, or
+    /// $XDG_RUNTIME_DIR/moed/moed.sock.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Where the owner's commands are taken: load, unload, rollback.
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
+    /// Listens on a loopback address too, for clients that can't do Unix sockets.
+    #[arg(long, value_name = "ADDRESS")]
+    tcp: Option<SocketAddr>,
+    /// The file of the home whose devices answers name.
+    #[arg(long, value_name = "FILE")]
+    home: Option<PathBuf>,
+    /// Threads that compute one request; 0: as many as there are processors.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Serves a pretended model `sim` too, which takes so many milliseconds: for tests of clients.
+    #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = "0",
+        require_equals = true)]
+    sim: Option<u64>,
+}
+
+impl Serve {
+    pub fn run(self) -> Result<(), Failure> {
+        let config = self.read().map_err(failure)?;
+        let environment = Environment::read();
+        let path = self.socket.clone().or_else(|| environment.socket.clone());
+        let path = path.or_else(|| config.socket.path.clone());
+        let path = path.or_else(|| environment.listen_path());
+        // Before the first thread: see `listeners`.
+        let listeners = listeners(&config, path).map_err(failure)?;
+        if listeners.is_empty() {
+            return Err("socket: nowhere to listen: name a path with --socket".to_owned());
+        }
+        log::start(config.log.level);
+        let pretended = self.pretended().map_err(failure)?;
+        let plan = Plan { config, backend: Box::new(Tract), pretended, listeners };
+        let reread: Reread = Box::new(move || self.read());
+        run(plan, &reread).map_err(failure)
+    }
+
+    /// The configuration, with what the command line says instead.
+    fn read(&self) -> Result<Config, ConfigError> {
+        let mut config = Config::read(self.config.as_deref())?;
+        if !self.models.is_empty() {
+            config.models.directories.clone_from(&self.models);
+        }
+        if let Some(path) = &self.admin_socket {
+            config.socket.admin_path = Some(path.clone());
+        }
+        config.socket.tcp_address = self.tcp.or(config.socket.tcp_address);
+        if let Some(home) = &self.home {
+            config.models.home = Some(home.clone());
+        }
+        config.models.threads = self.threads.unwrap_or(config.models.threads);
+        Ok(config)
+    }
+
+    fn pretended(&self) -> Result<Vec<Pretended>, crate::engine::LoadError> {
+        let Some(ms) = self.sim else { return Ok(Vec::new()) };
+        let delay = Duration::from_millis(ms);
+        let sim = Sim::new(Behaviour { delay, ..Behaviour::default() });
+        let model = sim.load(std::path::Path::new("."), "sim", &LoadOptions::default())?;
+        Ok(vec![("sim".to_owned(), model)])
+    }
+}

@@ -1,0 +1,137 @@
+//! `[mqtt]`: the broker that requests come over. Without the table, there is none.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{HOUR_MS, PATH_BYTES, count, ms, path};
+use crate::fields::{FieldError, Fields};
+use crate::transport::mqtt::{Protocol, SettingsError, Tls};
+use crate::transport::unix;
+
+pub use crate::transport::mqtt::Settings;
+
+/// Home Assistant's own choice.
+const DISCOVERY_PREFIX: &str = "homeassistant";
+
+const NAME_BYTES: RangeInclusive<usize> = 1..=256;
+
+/// Reads the table; deadlines are those of all requests.
+pub(super) fn read(mut fields: Fields, requests: &unix::Settings) -> Result<Settings, FieldError> {
+    let default = Settings::default();
+    let broker = fields.text("broker", NAME_BYTES)?;
+    let broker =
+        broker.parse().map_err(|error: SettingsError| fields.error("broker", cause(&error)))?;
+    let protocol = protocol(&mut fields)?;
+    let password_file = password_file(&mut fields)?;
+    let prefix = fields.text_or_none("discovery_prefix", NAME_BYTES)?;
+    let is_home_assistant = fields.boolean_or("home_assistant", prefix.is_some())?;
+    let prefix = prefix.unwrap_or_else(|| DISCOVERY_PREFIX.to_owned());
+    let packet_bytes = usize::try_from(default.packet_bytes_max).unwrap_or(usize::MAX);
+    let packet_bytes = count(&mut fields, "packet_bytes_max", 4096..=16 << 20, packet_bytes)?;
+    let requests_max =
+        count(&mut fields, "requests_max", 1..=4096, usize::from(default.requests_max))?;
+    let read = Settings {
+        broker,
+        protocol,
+        node: fields.text_or_none("node", NAME_BYTES)?.unwrap_or(default.node),
+        base: fields.text_or_none("base", NAME_BYTES)?.unwrap_or(default.base),
+        username: fields.text_or_none("username", NAME_BYTES)?,
+        password_file,
+        tls: Tls {
+            ca_file: path(&mut fields, "ca_file", PATH_BYTES)?,
+            certificate_file: path(&mut fields, "certificate_file", PATH_BYTES)?,
+            key_file: path(&mut fields, "key_file", PATH_BYTES)?,
+        },
+        keep_alive: seconds(&mut fields, "keep_alive_s", 5..=3600, default.keep_alive)?,
+        session_expiry: seconds(
+            &mut fields,
+            "session_expiry_s",
+            0..=86_400,
+            default.session_expiry,
+        )?,
+        packet_bytes_max: u32::try_from(packet_bytes).unwrap_or(u32::MAX),
+        requests_max: u16::try_from(requests_max).unwrap_or(u16::MAX),
+        deadline_default: requests.deadline_default,
+        deadline_max: requests.deadline_max,
+        stop_time_max: requests.stop_time_max,
+        reply_prefixes: fields.texts("reply_prefixes", 0..=64, NAME_BYTES)?,
+        pool: fields.text_or_none("pool", NAME_BYTES)?,
+        is_admin_allowed: fields.boolean_or("admin", default.is_admin_allowed)?,
+        discovery_prefix: is_home_assistant.then_some(prefix),
+        health_interval: ms(
+            &mut fields,
+            "health_interval_ms",
+            1000..=HOUR_MS,
+            default.health_interval,
+        )?,
+        codec: requests.codec.clone(),
+        ..default
+    };
+    read.check().map_err(|error| match &error {
+        SettingsError::Value { setting, .. } | SettingsError::Alone { setting, .. } => {
+            fields.error(setting, cause(&error))
+        }
+    })?;
+    fields.finish()?;
+    Ok(read)
+}
+
+fn protocol(fields: &mut Fields) -> Result<Protocol, FieldError> {
+    Ok(match fields.text_or_none("protocol", NAME_BYTES)?.as_deref() {
+        None | Some("automatic") => Protocol::Automatic,
+        Some("5") => Protocol::V5,
+        Some("3.1.1") => Protocol::V311,
+        Some(_) => {
+            let cause = "not a version; use \"automatic\", \"5\" or \"3.1.1\"";
+            return Err(fields.error("protocol", cause));
+        }
+    })
+}
+
+fn password_file(fields: &mut Fields) -> Result<Option<PathBuf>, FieldError> {
+    let password_file = path(fields, "password_file", PATH_BYTES)?;
+    let credential = fields.text_or_none("password_credential", NAME_BYTES)?;
+    match (password_file, credential) {
+        (file, None) => Ok(file),
+        (None, Some(name)) => credential_file(fields, &name).map(Some),
+        (Some(_), Some(_)) => {
+            let cause = "given beside `password_file`: give one of them";
+            Err(fields.error("password_credential", cause))
+        }
+    }
+}
+
+/// Without the setting's name, which the place says.
+fn cause(error: &SettingsError) -> String {
+    match error {
+        SettingsError::Value { given, cause, .. } => format!("{given}: {cause}"),
+        SettingsError::Alone { other, .. } => format!("needs {other} too; give both or neither"),
+    }
+}
+
+fn seconds(
+    fields: &mut Fields,
+    key: &'static str,
+    range: RangeInclusive<u64>,
+    default: Duration,
+) -> Result<Duration, FieldError> {
+    Ok(Duration::from_secs(fields.integer_or(key, range, default.as_secs())?))
+}
+
+/// Where systemd puts a credential of the unit.
+#[expect(clippy::disallowed_methods, reason = "this is where the configuration is read")]
+fn credential_file(fields: &Fields, name: &str) -> Result<PathBuf, FieldError> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if !name.chars().all(is_plain) || name.starts_with('.') {
+        return Err(fields.error("password_credential", "not a credential's name"));
+    }
+    match std::env::var_os("CREDENTIALS_DIRECTORY") {
+        Some(directory) => Ok(PathBuf::from(directory).join(name)),
+        None => {
+            let cause = "systemd has given none; add LoadCredential= to the unit, or give \
+                         `password_file`";
+            Err(fields.error("password_credential", cause))
+        }
+    }
+}

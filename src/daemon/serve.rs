@@ -1,0 +1,219 @@
+//! The process around the daemon: starts it, tells systemd, obeys signals, stops it.
+//!
+//! One thread does all input and output. SIGTERM and SIGINT stop: nothing new is accepted, what
+//! was admitted is answered, within a bound. SIGHUP reads the configuration again; several of them
+//! while that goes on are one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+
+use super::{Daemon, Pretended, StartError};
+use crate::config::{Config, ConfigError};
+use crate::engine::Backend;
+use crate::infer::{Admin, ModelState, Service as _};
+use crate::transport::mqtt;
+use crate::transport::unix::{Access, Counters, ListenError, Listener, serve};
+
+/// Why the process ends with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("process: {0}; free memory or raise its limits")]
+    Process(#[from] std::io::Error),
+    #[error("stop: requests were left after {} ms; raise `drain_max_ms`", .0.as_millis())]
+    Drain(Duration),
+}
+
+/// What a process serves.
+pub struct Plan {
+    pub config: Config,
+    pub backend: Box<dyn Backend>,
+    pub pretended: Vec<Pretended>,
+    pub listeners: Vec<Listener>,
+}
+
+/// Reads the configuration again, as it was read at start.
+pub type Reread = Box<dyn Fn() -> Result<Config, ConfigError>>;
+
+/// Serves until a signal says to stop.
+pub fn run(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run_on_runtime(plan, reread))
+}
+
+async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
+    let started = Instant::now();
+    let Plan { config, backend, pretended, listeners } = plan;
+    let mut signals = Signals {
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+        hang_up: signal(SignalKind::hangup())?,
+    };
+    let (settled, mut is_settled) = oneshot::channel();
+    let settled = Box::new(move || {
+        // Without a receiver, the process is stopping.
+        let _ = settled.send(());
+    });
+    let counters = Arc::<Counters>::default();
+    let daemon = Daemon::start(&config, backend, pretended, Arc::clone(&counters), settled)?;
+    let daemon = Arc::new(daemon);
+    let admin: Arc<dyn Admin> = Arc::<Daemon>::clone(&daemon);
+    let (stop, stopped) = watch::channel(false);
+    let settings = Arc::new(config.http.clone());
+    let broker = config.mqtt.clone().map(|settings| {
+        let (admin, stopped) = (Arc::clone(&admin), stopped.clone());
+        tokio::spawn(mqtt::serve(Arc::new(settings), admin, probe(), Arc::default(), stopped))
+    });
+    let serving = serve(listeners, admin, Arc::clone(&settings), counters, stopped);
+    let serving = tokio::spawn(serving);
+    let mut watchdog = Watchdog::new();
+    let mut is_ready_said = false;
+    loop {
+        tokio::select! {
+            _ = &mut is_settled, if !is_ready_said => {
+                is_ready_said = true;
+                tell(&[NotifyState::Ready, NotifyState::Status(&summary(&daemon))]);
+                let ms = started.elapsed().as_millis();
+                log::info!("ready after {ms} ms: {}", summary(&daemon));
+            }
+            Some(()) = signals.hang_up.recv() => reload(&daemon, reread, &config),
+            Some(()) = signals.terminate.recv() => break,
+            Some(()) = signals.interrupt.recv() => break,
+            () = watchdog.tick() => {
+                if daemon.is_live() {
+                    tell(&[NotifyState::Watchdog]);
+                }
+            }
+        }
+    }
+    log::info!("stopping: what was admitted is answered first");
+    tell(&[NotifyState::Stopping]);
+    daemon.announce_stop();
+    // The sender's error is the receiver's end.
+    let _ = stop.send(true);
+    let deadline = Instant::now() + settings.stop_time_max;
+    let draining = {
+        let daemon = Arc::clone(&daemon);
+        tokio::task::spawn_blocking(move || daemon.stop(deadline))
+    };
+    tokio::select! {
+        drained = draining => {
+            // The answers are on their way: connections end when they are written.
+            let _ = serving.await;
+            if let Some(broker) = broker {
+                let _ = broker.await;
+            }
+            match drained {
+                Ok(true) => Ok(()),
+                _ => Err(ServeError::Drain(settings.stop_time_max)),
+            }
+        }
+        Some(()) = signals.terminate.recv() => Err(ServeError::Drain(Duration::ZERO)),
+        Some(()) = signals.interrupt.recv() => Err(ServeError::Drain(Duration::ZERO)),
+    }
+}
+
+/// What is known of the board.
+fn probe() -> mqtt::Probe {
+    Arc::new(mqtt::Health::default)
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+/// Takes over what may change while the daemon runs. A bad configuration changes nothing.
+fn reload(daemon: &Daemon, reread: &Reread, running: &Config) {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        tell(&[NotifyState::Reloading, now]);
+    }
+    let reloaded = reread().and_then(|config| daemon.reload(&config).map(|()| config));
+    match reloaded {
+        Ok(config) => {
+            log::set_max_level(config.log.level);
+            log::info!("configuration: read again");
+            if needs_restart(running, &config) {
+                log::warn!(
+                    "configuration: restart moed for all of it: only the home, its file and the \
+                     log level change while it runs"
+                );
+            }
+        }
+        Err(error) => log::error!("configuration: {error}; what was read before stays"),
+    }
+    tell(&[NotifyState::Ready]);
+}
+
+fn needs_restart(running: &Config, read: &Config) -> bool {
+    let fixed = |config: &Config| {
+        let mut config = config.clone();
+        config.models.home = None;
+        config.log = running.log.clone();
+        config
+    };
+    fixed(running) != fixed(read)
+}
+
+/// `intent 1.0.0, other: failed`
+fn summary(daemon: &Daemon) -> String {
+    let models = daemon.models();
+    let texts: Vec<_> = models
+        .iter()
+        .map(|model| match (model.state, &model.version) {
+            (ModelState::Ready, Some(version)) => format!("{} {version}", model.name),
+            (state, _) => format!("{}: {state:?}", model.name).to_ascii_lowercase(),
+        })
+        .collect();
+    if texts.is_empty() { "no models yet".to_owned() } else { texts.join(", ") }
+}
+
+/// Tells systemd, if it listens.
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::warn!("systemd: can't be told: {error}");
+    }
+}
+
+/// Systemd wants to hear from time to time that the daemon lives.
+struct Watchdog(Option<tokio::time::Interval>);
+
+impl Watchdog {
+    fn new() -> Self {
+        Self(sd_notify::watchdog_enabled().map(|limit| tokio::time::interval(limit / 3)))
+    }
+
+    async fn tick(&mut self) {
+        match &mut self.0 {
+            Some(interval) => drop(interval.tick().await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The sockets that a configuration asks for, or those that systemd has passed.
+///
+/// Call it before the first thread is started: it takes variables out of the environment.
+pub fn listeners(config: &Config, path: Option<PathBuf>) -> Result<Vec<Listener>, ListenError> {
+    let mut listeners = Listener::from_systemd()?;
+    if let Some(path) = path.filter(|_| listeners.is_empty()) {
+        listeners.push(Listener::bind_unix(&path, Access::Everybody)?);
+    }
+    if let Some(path) = &config.socket.admin_path {
+        listeners.push(Listener::bind_unix(path, Access::Owner)?);
+    }
+    if let Some(address) = config.socket.tcp_address {
+        let listener = Listener::bind_tcp(address, config.socket.tcp_may_leave_host)?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}

@@ -1,0 +1,138 @@
+//! What transports may ask of the daemon: [`Service`] for everybody, [`Admin`] for its owner.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{Content, InferError, InferRequest, ModelRef};
+use crate::tensor::DType;
+
+/// The daemon, as transports see it. No method blocks.
+pub trait Service: Send + Sync {
+    /// Takes a request, and answers it through its reply: at once, if it is refused.
+    fn submit(&self, request: InferRequest);
+
+    /// Every model that is known, loaded or not, by name.
+    fn models(&self) -> Vec<ModelStatus>;
+
+    /// What a model takes and gives.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`](super::Code::NotFound), or
+    /// [`Code::Unavailable`](super::Code::Unavailable) if it is not loaded.
+    fn model(&self, model: &ModelRef) -> Result<Arc<ModelInfo>, InferError>;
+
+    /// Counts since start, of one model or of all.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    fn statistics(&self, model: Option<&ModelRef>) -> Result<Vec<ModelStatistics>, InferError>;
+
+    /// Whether the process does its work: false asks to be restarted.
+    fn is_live(&self) -> bool;
+
+    /// Whether every model that should serve does, and the daemon is not stopping.
+    fn is_ready(&self) -> bool;
+
+    /// All metrics, in the text format of OpenMetrics 1.0.
+    fn exposition(&self) -> String;
+}
+
+/// Called once, when something asked for is done or has failed. Must not block.
+pub type Done = Box<dyn FnOnce(Result<(), InferError>) + Send>;
+
+/// What only the daemon's owner may ask.
+pub trait Admin: Service {
+    /// Loads the newest version of a model, beside the one that is serving, and swaps them.
+    fn load(&self, name: &str, done: Done);
+
+    /// Stops serving a model, once its running requests are answered.
+    fn unload(&self, name: &str, done: Done);
+
+    /// Goes back to the version that served before.
+    fn rollback(&self, name: &str, done: Done);
+}
+
+/// How it stands with a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ModelState {
+    Loading,
+    Ready,
+    /// Not asked for, or unloaded.
+    Unloaded,
+    /// Its load failed, or it was quarantined after panics.
+    Failed,
+}
+
+/// A model of the repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelStatus {
+    pub name: String,
+    /// The version that is serving, or that was tried last.
+    pub version: Option<String>,
+    pub state: ModelState,
+    /// Why it is not ready; what to do.
+    pub reason: Option<String>,
+}
+
+/// A loaded model's metadata: the signature that clients see.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelInfo {
+    pub name: String,
+    pub version: String,
+    /// Versions that can be asked for.
+    pub versions: Vec<String>,
+    /// `intent`, `tensor`.
+    pub task: String,
+    pub inputs: Vec<InputSpec>,
+    pub outputs: Vec<OutputSpec>,
+    /// Experts that a request may ask for: smallest, largest; `None` without MoE layers.
+    pub k: Option<(usize, usize)>,
+    /// What it should take in memory, in bytes.
+    pub resident_bytes: u64,
+}
+
+/// An input that clients give. A dimension is `None` if any size will do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputSpec {
+    pub name: String,
+    pub dtype: DType,
+    pub dims: Vec<Option<usize>>,
+    /// Requests without it are taken.
+    pub is_optional: bool,
+}
+
+/// An output that clients get.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputSpec {
+    pub name: Arc<str>,
+    pub dtype: DType,
+    pub dims: Vec<Option<usize>>,
+    pub content: Content,
+}
+
+/// How often something happened, and how long it took in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub count: u64,
+    pub total: Duration,
+}
+
+/// A model's counts: what the statistics extension of the Open Inference Protocol asks for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelStatistics {
+    pub name: String,
+    pub version: String,
+    pub last_inference: Option<SystemTime>,
+    /// Answered with outputs, from request to answer.
+    pub success: Tally,
+    pub fail: Tally,
+    pub queue: Tally,
+    /// Pre-processing.
+    pub compute_input: Tally,
+    pub compute_infer: Tally,
+    /// Post-processing.
+    pub compute_output: Tally,
+    /// Runs by batch size, with their time.
+    pub batches: Vec<(usize, Tally)>,
+    pub resident_bytes: u64,
+}

@@ -1,0 +1,246 @@
+//! Values of slots: what was said, as Home Assistant's intents take it.
+//!
+//! English. A word list here is a list of names for one value, not of sentences.
+
+use serde_json::{Number, Value};
+
+use super::number;
+
+/// Slots that hold a share of 0 to 100.
+pub const PERCENT: [&str; 4] = ["brightness", "position", "percentage", "volume_level"];
+pub const DURATIONS: [&str; 6] =
+    ["hours", "minutes", "seconds", "start_hours", "start_minutes", "start_seconds"];
+
+/// Words that stand for a share, the longest of those that begin alike first.
+const LEVELS: [(&str, u8); 22] = [
+    ("max", 100),
+    ("maximum", 100),
+    ("full", 100),
+    ("fully", 100),
+    ("highest", 100),
+    ("brightest", 100),
+    ("loudest", 100),
+    ("open", 100),
+    ("opened", 100),
+    ("half", 50),
+    ("halfway", 50),
+    ("middle", 50),
+    ("medium", 50),
+    ("low", 25),
+    ("high", 75),
+    ("min", 1),
+    ("minimum", 1),
+    ("lowest", 1),
+    ("dimmest", 1),
+    ("closed", 0),
+    ("shut", 0),
+    ("silent", 0),
+];
+
+/// Colours of light by name, in kelvin.
+const KELVIN: [(&[&str], u32); 12] = [
+    (&["candle", "light"], 1900),
+    (&["candlelight"], 1900),
+    (&["warm", "white"], 2700),
+    (&["soft", "white"], 2700),
+    (&["warm"], 2700),
+    (&["neutral", "white"], 3500),
+    (&["cold", "white"], 4000),
+    (&["cool", "white"], 4000),
+    (&["cold"], 4000),
+    (&["cool"], 4000),
+    (&["day", "light"], 6500),
+    (&["daylight"], 6500),
+];
+
+const COLORS: [&str; 36] = [
+    "white",
+    "black",
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "blue",
+    "purple",
+    "brown",
+    "pink",
+    "turquoise",
+    "cyan",
+    "magenta",
+    "violet",
+    "gold",
+    "lavender",
+    "teal",
+    "lime",
+    "indigo",
+    "crimson",
+    "aqua",
+    "maroon",
+    "beige",
+    "ivory",
+    "salmon",
+    "coral",
+    "navy",
+    "olive",
+    "silver",
+    "grey",
+    "gray",
+    "khaki",
+    "amber",
+    "peach",
+    "mint",
+    "plum",
+];
+
+const MEDIA_CLASSES: [(&str, &str); 15] = [
+    ("artist", "artist"),
+    ("band", "artist"),
+    ("singer", "artist"),
+    ("album", "album"),
+    ("record", "album"),
+    ("track", "track"),
+    ("song", "track"),
+    ("tune", "track"),
+    ("playlist", "playlist"),
+    ("podcast", "podcast"),
+    ("movie", "movie"),
+    ("film", "movie"),
+    ("show", "tv_show"),
+    ("series", "tv_show"),
+    ("music", "music"),
+];
+
+const STATES: [(&str, &str); 17] = [
+    ("on", "on"),
+    ("off", "off"),
+    ("open", "open"),
+    ("opened", "open"),
+    ("closed", "closed"),
+    ("shut", "closed"),
+    ("opening", "opening"),
+    ("closing", "closing"),
+    ("shutting", "closing"),
+    ("locked", "locked"),
+    ("unlocked", "unlocked"),
+    ("occupied", "on"),
+    ("detected", "on"),
+    ("triggered", "on"),
+    ("empty", "off"),
+    ("clear", "off"),
+    ("unoccupied", "off"),
+];
+
+/// Words that make a step in volume a step down.
+const DOWN: [&str; 12] = [
+    "down", "lower", "decrease", "reduce", "quieter", "quiet", "softer", "lessen", "less", "drop",
+    "loud", "noisy",
+];
+/// A shorter word is not taken for a misspelt one of those.
+const MISSPELT_CHARS_MIN: usize = 5;
+
+/// What the slot `slot` holds if `words` were said for it, in lower case, as `text` of the
+/// sentence `sentence`.
+pub fn value(slot: &str, words: &[&str], text: &str, sentence: &[&str]) -> Value {
+    let said = || Value::String(words.join(" "));
+    if PERCENT.contains(&slot) {
+        return percent(words).unwrap_or_else(said);
+    }
+    if DURATIONS.contains(&slot) {
+        return match number::parse(words) {
+            Some(number) => number_value(number),
+            // "an hour", "a minute".
+            None if words.iter().any(|word| matches!(*word, "a" | "an")) => Value::from(1),
+            None => said(),
+        };
+    }
+    match slot {
+        "temperature" => temperature(words).unwrap_or_else(said),
+        "volume_step" => volume_step(words, sentence),
+        "color" => Value::String(color(words)),
+        "state" => lookup(&STATES, words).unwrap_or_else(said),
+        "media_class" => lookup(&MEDIA_CLASSES, words).unwrap_or_else(said),
+        _ => Value::String(text.to_owned()),
+    }
+}
+
+/// A value for the slot among words that were not tagged, if there is one that can be no other
+/// slot's.
+pub fn found_in(slot: &str, words: &[&str]) -> Option<Value> {
+    let has_number = words.iter().any(|word| number::is_number(word));
+    match slot {
+        "color" => words.iter().find(|word| COLORS.contains(word)).map(|word| Value::from(*word)),
+        "volume_step" => Some(volume_step(words, words)),
+        "temperature" if has_number => temperature(words),
+        _ if PERCENT.contains(&slot) && has_number => percent(words),
+        _ => None,
+    }
+}
+
+fn percent(words: &[&str]) -> Option<Value> {
+    let level = |word: &&str| LEVELS.iter().find(|(name, _)| name == word).map(|(_, level)| *level);
+    let is_fraction = words.iter().any(|word| matches!(*word, "half" | "quarter" | "quarters"));
+    match number::parse(words) {
+        // "a quarter", "three quarters".
+        Some(share) if is_fraction && share < 1.0 => Some(number_value(share * 100.0)),
+        // "one hundred percent" is 100, and "a hundred" too.
+        Some(number) if (0.0..=100.0).contains(&number) => Some(number_value(number)),
+        _ => words.iter().find_map(level).map(Value::from),
+    }
+}
+
+fn temperature(words: &[&str]) -> Option<Value> {
+    number::parse(words).map(number_value).or_else(|| kelvin(words))
+}
+
+/// The colour of light that `words` name, in kelvin.
+pub fn kelvin(words: &[&str]) -> Option<Value> {
+    KELVIN.iter().find(|(name, _)| *name == words).map(|(_, kelvin)| Value::from(*kelvin))
+}
+
+fn volume_step(words: &[&str], sentence: &[&str]) -> Value {
+    let is_near = |word: &str| {
+        let near =
+            |name: &&str| name.len() >= MISSPELT_CHARS_MIN && strsim::osa_distance(name, word) == 1;
+        DOWN.iter().any(near)
+    };
+    let is_down = sentence.iter().any(|word| DOWN.contains(word) || is_near(word));
+    let has_number = words.iter().any(|word| number::is_number(word));
+    match number::parse(words).filter(|_| has_number) {
+        Some(step) => number_value(if is_down { -step.abs() } else { step }),
+        None => Value::from(if is_down { "down" } else { "up" }),
+    }
+}
+
+/// The name of a colour that was meant; `dark blue` stays as it is.
+fn color(words: &[&str]) -> String {
+    let spelt: Vec<&str> = words
+        .iter()
+        .map(|word| {
+            let is_near = |name: &&&str| {
+                name.len() >= 4 && word.len() >= 4 && strsim::osa_distance(name, word) == 1
+            };
+            let is_known = COLORS.contains(word);
+            if is_known { *word } else { COLORS.iter().find(is_near).copied().unwrap_or(*word) }
+        })
+        .collect();
+    spelt.join(" ")
+}
+
+fn lookup(table: &[(&str, &str)], words: &[&str]) -> Option<Value> {
+    let singular = |word: &str| word.strip_suffix('s').map(str::to_owned);
+    let named = |word: &str| table.iter().find(|(name, _)| *name == word).map(|(_, value)| *value);
+    let found = words
+        .iter()
+        .find_map(|word| named(word).or_else(|| singular(word).and_then(|word| named(&word))));
+    found.map(Value::from)
+}
+
+/// A whole number where it is one.
+#[expect(clippy::cast_possible_truncation, reason = "numbers here are below 1e9")]
+pub fn number_value(number: f64) -> Value {
+    if number.fract() == 0.0 && number.abs() < 1e15 {
+        Value::from(number as i64)
+    } else {
+        Number::from_f64(number).map_or(Value::Null, Value::Number)
+    }
+}

@@ -1,0 +1,33 @@
+//! A request that has been handed out, until it is answered.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::acknowledgements::AckId;
+use super::message::Qos;
+use super::remembered::Key;
+
+/// Where an answer goes, and what of the request it takes along.
+#[derive(Debug, Clone)]
+pub struct ReplyTo {
+    pub topic: String,
+    pub correlation: Option<Bytes>,
+    pub qos: Qos,
+    /// In the body: echoed.
+    pub id: Option<String>,
+}
+
+#[derive(Debug)]
+pub struct Waiting {
+    pub to: ReplyTo,
+    pub deadline: Instant,
+    /// The request, and those that came again meanwhile.
+    pub acks: Vec<AckId>,
+    /// What it is remembered by.
+    pub key: Option<Key>,
+    /// For the key: the request's topic and body, and whether the broker marked it as repeated.
+    pub topic: String,
+    pub body: Bytes,
+    pub is_repeated: bool,
+}

@@ -1,0 +1,18 @@
+//! MQTT: the session as a state machine, and the transport with real and false brokers.
+
+pub mod clients;
+mod config;
+mod exchange;
+mod faults;
+mod misbehaviour;
+mod presence;
+mod secrets;
+mod session;
+mod topics;
+
+use crate::support::mqtt::broker::mosquitto;
+
+/// Whether there is a broker on this host; tests that need one are named by `left_out` otherwise.
+fn has_mosquitto() -> bool {
+    mosquitto().is_some()
+}

@@ -1,0 +1,5 @@
+//! The repository: what it finds, what it loads, and what it does when that fails.
+
+mod memory;
+mod plan;
+mod serving;

@@ -1,0 +1,7 @@
+//! The Unix socket: routes, limits, bad input.
+
+mod clients;
+mod limits;
+mod routes;
+mod sockets;
+mod wire;
