@@ -32,7 +32,7 @@ import settings
 import teacher
 import train
 
-ROWS, EPOCHS, BATCH, RATE = 24_000, 30, 512, 3e-3
+ROWS, EPOCHS, BATCH, RATE = 600 if settings.TINY else 24_000, 30, 512, 3e-3
 LAMBDA, BETA = 0.6, 0.01
 BUDGETS = [0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 

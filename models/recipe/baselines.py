@@ -110,7 +110,7 @@ class Svm:
         dev, intent, group = (data[name][first] for name in ("dev", "intent", "group"))
         keep = ~dev & (intent >= 0)
         base, intent, public = base[keep], intent[keep], group[keep] > 0
-        rows = np.concatenate([np.flatnonzero(public), rng.choice(np.flatnonzero(~public), limit, replace=False)])
+        rows = np.concatenate([np.flatnonzero(public), rng.permutation(np.flatnonzero(~public))[:limit]])
         union = make_union(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
                            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, min_df=2))  # fmt: skip
         self.model = make_pipeline(union, LinearSVC(C=0.5)).fit([texts[b] for b in base[rows]], intent[rows])

@@ -24,6 +24,7 @@ import baselines
 import evalsets
 import features
 import noise
+import prepare
 import settings
 import shipped
 
@@ -100,11 +101,27 @@ def label_only(args, system):
         print(f"intent_hwu64_home_by_label_{kind}_accuracy = {score(system, cases, kind, args.language)[0]:.1f} %", flush=True)
 
 
+def sizes(args, system, parts):
+    """What the bundle weighs, and how much of it a sentence needs: the mean over the clean sentences."""
+    weights, shares, counts = shipped.Weights(args.bundle), [], []
+    for case in [case for cases in parts.values() for case in cases]:
+        ids = prepare.FEATURES.ids(case.text)
+        k = system.answer(ids)[4] or 0
+        counts.append(k)
+        shares.append(100 * weights.touched(ids, k) / weights.total)
+    files = sum((args.bundle / name).stat().st_size for name in ("model.onnx", "experts.bin"))
+    print(f"intent_files = {files / 1e6:.2f} MB")
+    print(f"intent_weights = {weights.total / 1e6:.2f} MB")
+    print(f"intent_weights_touched_per_sentence = {sum(shares) / len(shares):.1f} %")
+    print(f"intent_weights_touched_per_sentence_max = {max(shares):.1f} %")
+    print(f"intent_experts_per_layer = {sum(counts) / len(counts):.2f} of 16")
+
+
 def missing(args, name) -> str | None:
     """Why a system can't be evaluated, if so."""
     import importlib.util
 
-    needed = ["data.npz", "texts.json"] + {"svm": [], "teacher": ["minilm.pt", "base.pt", "per_word.pt", "dense_total.pt"]}.get(name, [f"{name}.pt"])
+    needed = ["data.npz", "texts.json"] + {"svm": [], "teacher": ["minilm.pt", "teacher.npz"]}.get(name, [f"{name}.pt"])
     absent = [file for file in needed if not (args.work / file).exists()]
     if absent:
         return f"no {absent[0]} in {args.work}: `models/recipe/run --compare` makes it"
@@ -155,6 +172,7 @@ def main():
         report("moed", system, parts, args, table)
         if "hwu64_home" in parts:
             label_only(args, system)
+        sizes(args, system, parts)
         if args.moed:
             assist.end_to_end(args.moed, args.bundle, parts, NOISES[:1] if args.clean else NOISES, disturbed, args.language, table)
         keep(args, table)

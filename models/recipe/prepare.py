@@ -28,8 +28,9 @@ import noise
 import sampler
 import settings
 
-TEMPLATES = 240_000
-FOREIGN = 24_000  # sentences of foreign.yaml
+SHRINK = 40 if settings.TINY else 1
+TEMPLATES = 240_000 // SHRINK
+FOREIGN = 24_000 // SHRINK  # sentences of foreign.yaml
 SHARE_CLEAN = 0.4
 COPIES = {1: 12, 2: 3}  # noisy copies of a public sentence, by group
 FEATURES = features.Features(words_max=settings.WORDS)
@@ -153,7 +154,7 @@ def main():
         arrays.add(words, intent, f"ha:{intent}", arrays.base(text), 0, i % 80 == 0, not clean)
 
     if args.language == "en":
-        for sentence in tqdm(corpora.training(args.data), desc="corpora", mininterval=5):
+        for sentence in tqdm(corpora.training(args.data)[::SHRINK], desc="corpora", mininterval=5):
             add_public(arrays, sentence, noisy, source, banned, rng)
     stranger = sampler.Foreign(args.language, rng)
     for i in range(FOREIGN):

@@ -10,6 +10,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 OUT = "out_of_scope"
 WORDS = 32  # words of a sentence
 SEED = 4
+THREADS = int(os.environ.get("OMP_NUM_THREADS", 1))  # of each program: `run` has two going at a time
+TINY = bool(os.environ.get("MOED_RECIPE_TINY"))  # little of everything, to see that it works
 
 SLOTS = [
     "name", "area", "floor", "domain", "device_class", "state", "brightness", "color", "temperature",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 
 import numpy as np
+import onnx
 import onnxruntime
 
 import decode
@@ -43,11 +44,34 @@ class Bundle:
         self.manifest = tomllib.loads((folder / "manifest.toml").read_text())["intent"]
         self.run, self.budget = session(folder), budget
 
+    def answer(self, ids):
+        """The model's answer to one sentence, as `answer` gives it."""
+        m = self.manifest
+        return answer(self.run, ids, self.budget, m["temperature"], m["threshold"], m["intents"])
+
     def __call__(self, text, home):
         ids = prepare.FEATURES.ids(text)
         if not ids:
             return settings.OUT, {}
-        m = self.manifest
-        intent, _, _, tags, _ = answer(self.run, ids, self.budget, m["temperature"], m["threshold"], m["intents"])
-        slots = decode.slots(text, intent, [m["tags"][t] for t in tags], home or {})
+        intent, _, _, tags, _ = self.answer(ids)
+        slots = decode.slots(text, intent, [self.manifest["tags"][t] for t in tags], home or {})
         return decode.adapted(intent, slots.get("name"), home or {}), slots
+
+
+class Weights:
+    """Bytes of the graph's constants: those of a row of the n-gram table, of one expert of every layer, of all else."""
+
+    def __init__(self, folder):
+        graph = onnx.load(str(folder / "model.onnx"), load_external_data=False).graph
+        sizes = {t.name: int(np.prod(t.dims)) * onnx.helper.tensor_dtype_to_np_dtype(t.data_type).itemsize for t in graph.initializer}
+        tables = {n.input[0] for n in graph.node if n.op_type == "Gather" and n.input[1] == "ids"}
+        routed = [set(n.input) & set(sizes) for n in graph.node if n.op_type == "QMoE"]
+        dims = {t.name: t.dims for t in graph.initializer}
+        self.total = sum(sizes.values())
+        self.row = sum(sizes[name] // dims[name][0] for name in tables)
+        self.expert = sum(sizes[name] / dims[name][0] for names in routed for name in names)
+        self.rest = self.total - sum(sizes[name] for name in tables.union(*routed))
+
+    def touched(self, ids, k) -> float:
+        """Bytes that one sentence needs with k experts."""
+        return self.row * len({i for word in ids for i in word if i}) + k * self.expert + self.rest

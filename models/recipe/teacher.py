@@ -178,7 +178,7 @@ def main():
     parser.add_argument("what", choices=["train", "read", "label"])
     parser.add_argument("--steps", type=int, default=1000)
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(settings.THREADS)
     torch.manual_seed(settings.SEED)
     data = train.Data(args.work)
     texts = json.loads((args.work / "texts.json").read_text())

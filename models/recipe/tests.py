@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
-"""Tests of the recipe's parts that need no data: `python tests.py`."""
+"""Tests that need neither data nor PyTorch: `python tests.py`. tests/run runs them; tests_torch.py has the rest."""
 
+import json
 import random
 import unittest
 
 import numpy as np
-import torch
 
+import corpora
 import decode
 import features
-import graph
-import model
 import noise
 import numerals
 import prepare
 import sampler
 import settings
+import shipped
 
 
 class Features(unittest.TestCase):
@@ -59,22 +59,41 @@ class Decoding(unittest.TestCase):
         self.assertEqual(decode.slots("turn on bedroom lamp", "HassTurnOn", tags, home), {"name": "Bedroom Lamp"})
 
 
-class Models(unittest.TestCase):
-    def test_an_expert_of_weight_one_is_a_swiglu(self):
-        torch.manual_seed(0)
-        config = model.Config(3, 5, 7, width=32, hidden=32, shared=32, experts=4, k_max=2)
-        layer, x = model.Mixture(config).eval(), torch.randn(6, 32)
-        owner, lengths = torch.zeros(6, dtype=torch.long), torch.tensor([6])
-        best = int((torch.sigmoid(layer.router(model.pool(x, owner, lengths))) + layer.bias).argmax())
-        expert = (torch.nn.functional.silu(x @ layer.w1[best]) * (x @ layer.w3[best])) @ layer.w2[best]
-        found = layer(x, lengths, torch.tensor([1]))
-        torch.testing.assert_close(found, layer.shared(x) + expert)
+class Labels(unittest.TestCase):
+    def test_words_go_before_a_coarse_label(self):
+        for label, text, intent in (
+            ("audio_volume_up", "turn up the volume", "HassSetVolumeRelative"),
+            ("audio_volume_up", "raise the volume to fifty five", "HassSetVolume"),
+            ("audio_volume_down", "volume down by ten percent", "HassSetVolumeRelative"),
+            ("play_music", "play hurt by johnny cash next", "HassMediaSearchAndPlay"),
+            ("play_music", "song next please", "HassMediaNext"),
+            ("datetime_query", "what time is it in london", "out_of_scope"),
+        ):
+            self.assertEqual(corpora.hwu_intent(label, text), intent, text)
 
-    def test_quantization_is_within_half_a_step(self):
-        w = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
-        codes, scales = graph.quantize(w)
-        back = ((codes.astype(np.float32) - 128).reshape(3, 2, 32) * scales[..., None]).reshape(3, 64)
-        self.assertLessEqual(np.abs(back - w).max(), scales.max() / 2 + 1e-6)
+
+class Shipped(unittest.TestCase):
+    """models/intent in onnxruntime."""
+
+    folder = settings.HERE.parent / "intent"
+
+    def test_onnxruntime_gives_the_golden_answers(self):
+        system = shipped.Bundle(self.folder)
+        for case in json.loads((self.folder / "golden.json").read_text()):
+            ids = prepare.FEATURES.ids(case["text"])
+            self.assertEqual(ids, case["ids"], case["text"])
+            intent, confidence, logits, tags, k = system.answer(ids)
+            found = (intent, [system.manifest["tags"][t] for t in tags], k)
+            self.assertEqual(found, (case["intent"], case["tags"], case["k"]), case["text"])
+            self.assertLessEqual(abs(confidence - case["confidence"]), 0.02, case["text"])
+            self.assertLessEqual(np.abs(logits - case["intent_logits"]).max(), 0.05, case["text"])
+
+    def test_sentences_need_a_quarter_of_the_weights_at_most(self):
+        weights = shipped.Weights(self.folder)
+        self.assertLessEqual(weights.total, 8e6)
+        # The bar is for the mean of real sentences (evaluate.py); this one is long.
+        ids = prepare.FEATURES.ids("set the brightness of the kitchen main light to forty five percent")
+        self.assertLessEqual(weights.touched(ids, 2), weights.total / 4)
 
 
 if __name__ == "__main__":

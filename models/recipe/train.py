@@ -140,7 +140,7 @@ def main():
     parser.add_argument("--words", help="file in WORK: what words.py made")
     parser.add_argument("--from", dest="origin", help="a finished run whose weights to begin with; at half the rate")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(settings.THREADS)
     torch.manual_seed(settings.SEED)
     name = args.save_as or args.name
     data = Data(args.work)

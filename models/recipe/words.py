@@ -23,7 +23,7 @@ import prepare
 import settings
 import train
 
-EPOCHS, BATCH, RATE, SHARE_NOISY = 30, 1024, 5e-3, 0.5
+EPOCHS, BATCH, RATE, SHARE_NOISY = 1 if settings.TINY else 30, 1024, 5e-3, 0.5
 
 
 @torch.no_grad()
