@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{lanes_sum, packed};
+use super::{few, lanes_sum, packed};
 use crate::engine::kernel::Kernel;
 use crate::engine::kernel::activations::Layout;
 use crate::engine::kernel::panel::{Dots, Isa, Panel, multiply, strip};
@@ -17,7 +17,7 @@ pub struct Avx2;
 
 /// How far ahead of the weights being read the next are asked for. Measured: 4 KiB lifts one core
 /// from 7 to 9 GB/s where experts come from memory, and costs nothing where they are cached.
-const PREFETCH_BYTES: usize = 4096;
+pub const PREFETCH_BYTES: usize = 4096;
 
 impl Kernel for Avx2 {
     fn name(&self) -> &'static str {
@@ -36,8 +36,11 @@ impl Kernel for Avx2 {
         panel.check(self.layout());
         // SAFETY: checked; `detected` lists this kernel only where AVX2 and FMA are.
         unsafe {
-            if panel.columns.len() >= packed::COLUMNS_MIN && panel.x.chunk() == 32 {
-                let done = packed::multiply(panel);
+            if panel.x.chunk() == 32 {
+                let done = match panel.columns.len() {
+                    1..=few::COLUMNS_MAX => few::multiply(panel),
+                    _ => packed::multiply(panel),
+                };
                 panel.skip(done);
             }
             multiply::<Self>(panel);
@@ -104,7 +107,6 @@ impl Isa for Avx2 {
     ) -> [[f32; N]; M] {
         // SAFETY: the pointers are good for `chunks` chunks (`Dots`); the rest are intrinsics.
         unsafe {
-            let low_byte = _mm256_set1_epi16(0xff);
             // Loops, here and below: closures (`array::from_fn`) would not be inlined, because
             // they lack the target's features.
             let mut words = [std::ptr::null::<i16>(); M];
@@ -135,19 +137,12 @@ impl Isa for Avx2 {
                 }
                 for n in 0..N {
                     let row = weights.add(dots.rows[n]);
-                    let (even, odd);
-                    if BITS == 4 {
-                        let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(row.cast()));
-                        even = _mm256_and_si256(bytes, _mm256_set1_epi16(15));
-                        odd = _mm256_srli_epi16::<4>(bytes);
-                    } else if CHUNK == 32 {
-                        let bytes = _mm256_loadu_si256(row.cast());
-                        even = _mm256_and_si256(bytes, low_byte);
-                        odd = _mm256_srli_epi16::<8>(bytes);
+                    let [even, odd] = if CHUNK == 32 {
+                        even_odd::<BITS>(row)
                     } else {
-                        even = _mm256_cvtepu8_epi16(_mm_loadu_si128(row.cast()));
-                        odd = _mm256_setzero_si256();
-                    }
+                        let bytes = _mm_loadu_si128(row.cast());
+                        [_mm256_cvtepu8_epi16(bytes), _mm256_setzero_si256()]
+                    };
                     for m in 0..M {
                         let mut dot = _mm256_madd_epi16(even, x[m][0]);
                         if CHUNK == 32 {
@@ -169,6 +164,24 @@ impl Isa for Avx2 {
                 }
             }
             out
+        }
+    }
+}
+
+/// 32 codes as words: the even ones, then the odd ones.
+///
+/// # Safety
+/// The CPU has AVX2, and `codes` is good for 32 codes.
+#[inline(always)]
+pub unsafe fn even_odd<const BITS: usize>(codes: *const u8) -> [__m256i; 2] {
+    // SAFETY: the same conditions.
+    unsafe {
+        if BITS == 4 {
+            let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(codes.cast()));
+            [_mm256_and_si256(bytes, _mm256_set1_epi16(15)), _mm256_srli_epi16::<4>(bytes)]
+        } else {
+            let bytes = _mm256_loadu_si256(codes.cast());
+            [_mm256_and_si256(bytes, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(bytes)]
         }
     }
 }

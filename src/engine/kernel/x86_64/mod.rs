@@ -1,6 +1,7 @@
 //! Kernels for x86-64: AVX2, and the two VNNI extensions.
 
 mod avx2;
+mod few;
 mod packed;
 mod vnni;
 

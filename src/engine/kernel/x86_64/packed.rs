@@ -1,7 +1,7 @@
 //! AVX2 for many rows of x: eight weight rows in the lanes of a vector.
 //!
 //! [`super::avx2`] sums along k and pays for a conversion and a scale for every row, column and
-//! chunk. With a few rows of x it is cheaper to turn each chunk of eight weight rows by 90
+//! chunk. With three rows of x and more it is cheaper to turn each chunk of eight weight rows by 90
 //! degrees once, so that the lanes are output features: then a vector of scales serves eight
 //! features, and nothing has to be summed across lanes. The turned chunk stays in the first-level
 //! cache while all rows of x pass over it.
@@ -13,8 +13,6 @@ use crate::engine::kernel::panel::{Panel, Scales, Zeros};
 
 /// Features in a vector.
 const LANES: usize = 8;
-/// Rows of x from which turning the weights pays. Measured on Zen 3: even at 2, a fifth ahead at 3.
-pub const COLUMNS_MIN: usize = 3;
 /// Columns that pass over a turned chunk at a time: their sums are 4 KiB.
 const COLUMNS_MAX: usize = 64;
 /// Columns of a tile, whose integer sums stay in registers.
