@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Failure, print};
 use crate::config::{Config, DEFAULT_FILE};
-use crate::daemon::{load_settings, read_home};
+use crate::daemon::{install_settings, load_settings, read_home};
 use crate::engine::kernel;
 use crate::engine::tract::Tract;
 use crate::repository::load::load;
@@ -129,7 +129,8 @@ fn check_models(report: &mut Report, config: &Config) -> Result<(), Failure> {
         }
     };
     let directories = &config.models.directories;
-    let found = scan(directories, config.models.models_max);
+    let installed = install_settings(config).directory;
+    let found = scan(directories, installed.as_deref(), config.models.models_max);
     if found.is_empty() {
         let names: Vec<_> = directories.iter().map(|path| path.display().to_string()).collect();
         let text = format!("none found in {}: put bundles there", names.join(", "));

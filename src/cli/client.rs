@@ -14,6 +14,8 @@ use tokio::runtime::Runtime;
 use super::Failure;
 use crate::config::environment::Environment;
 
+const JSON: &str = "application/json";
+
 /// A connection, kept from one request to the next.
 pub struct Client {
     runtime: Runtime,
@@ -48,20 +50,32 @@ impl Client {
     }
 
     pub fn get(&mut self, target: &str) -> Result<Response, Failure> {
-        self.send(Method::GET, target, Vec::new())
+        self.send(Method::GET, target, JSON, Vec::new())
     }
 
+    /// Sends JSON.
     pub fn post(&mut self, target: &str, body: Vec<u8>) -> Result<Response, Failure> {
-        self.send(Method::POST, target, body)
+        self.send(Method::POST, target, JSON, body)
     }
 
-    fn send(&mut self, method: Method, target: &str, body: Vec<u8>) -> Result<Response, Failure> {
+    /// Sends bytes.
+    pub fn post_octets(&mut self, target: &str, body: Vec<u8>) -> Result<Response, Failure> {
+        self.send(Method::POST, target, "application/octet-stream", body)
+    }
+
+    fn send(
+        &mut self,
+        method: Method,
+        target: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<Response, Failure> {
         let failed = |cause: String| format!("daemon: {target}: {cause}; is it still running?");
         let request = Request::builder()
             .method(method)
             .uri(target)
             .header("host", "moed")
-            .header("content-type", "application/json")
+            .header("content-type", content_type)
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| failed(error.to_string()))?;
         let sender = &mut self.sender;
@@ -98,6 +112,16 @@ pub fn socket_path(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let is_there = |place: &Path| place.exists();
     named.or_else(|| Environment::read().connect_path(is_there)).ok_or_else(|| {
         "socket: no daemon found: start one with `moed serve`, or name its socket with --socket"
+            .to_owned()
+    })
+}
+
+/// The socket for the owner's commands that was named, or the first place where there is one.
+pub fn admin_socket_path(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let is_there = |place: &Path| place.exists();
+    named.or_else(|| Environment::read().admin_path(is_there)).ok_or_else(|| {
+        "admin socket: none found: start `moed serve` with --admin-socket PATH, or set \
+         `admin_path` under [socket], and name it with --socket; root may see one that you can't"
             .to_owned()
     })
 }

@@ -36,7 +36,11 @@ pub struct Serve {
     /// $XDG_RUNTIME_DIR/moed/moed.sock.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Where the owner's commands are taken: load, unload, rollback.
+    /// Where models are kept that are installed while it runs; else /var/lib/moed/models, or in
+    /// this user's state directory, unless --models is given.
+    #[arg(long, value_name = "DIR")]
+    install_dir: Option<PathBuf>,
+    /// Where the owner's commands are taken: install, load, unload, rollback, remove.
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
     /// Listens on a loopback address too, for clients that can't do Unix sockets.
@@ -78,6 +82,9 @@ impl Serve {
         let mut config = Config::read(self.config.as_deref())?;
         if !self.models.is_empty() {
             config.models.directories.clone_from(&self.models);
+        }
+        if let Some(dir) = &self.install_dir {
+            config.install.directory = Some(dir.clone());
         }
         if let Some(path) = &self.admin_socket {
             config.socket.admin_path = Some(path.clone());

@@ -11,6 +11,7 @@ mod data;
 mod datatype;
 mod documents;
 mod error;
+mod install;
 mod parameters;
 mod plain;
 mod request;
@@ -24,6 +25,7 @@ pub use documents::{
     models, ready, server_metadata, statistics,
 };
 pub use error::{DecodeError, EncodeError, shortened};
+pub use install::{PIECE_BYTES_MAX, decode_install, decode_remove, install_progress};
 pub use request::decode;
 
 use crate::infer::{NamedTensor, RequestOptions};

@@ -7,8 +7,14 @@ use std::path::{Path, PathBuf};
 /// Names the daemon's socket, for daemon and clients alike.
 pub const SOCKET_VARIABLE: &str = "MOED_SOCKET";
 
+/// Names the socket for the owner's commands, for clients.
+pub const ADMIN_SOCKET_VARIABLE: &str = "MOED_ADMIN_SOCKET";
+
 /// Where the daemon of the system listens.
 pub const SYSTEM_SOCKET: &str = "/run/moed/moed.sock";
+
+/// The same, for its owner's commands.
+pub const SYSTEM_ADMIN_SOCKET: &str = "/run/moed/admin.sock";
 
 /// Where the daemon of the system keeps what must last.
 const SYSTEM_STATE: &str = "/var/lib/moed";
@@ -17,6 +23,7 @@ const SYSTEM_STATE: &str = "/var/lib/moed";
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     pub socket: Option<PathBuf>,
+    pub admin_socket: Option<PathBuf>,
     pub runtime_dir: Option<PathBuf>,
     /// Given by systemd, or where this user's programs keep what must last.
     pub state_dir: Option<PathBuf>,
@@ -36,6 +43,7 @@ impl Environment {
         let of_user = || of_user().map(|dir| dir.join("moed"));
         Self {
             socket: path(SOCKET_VARIABLE),
+            admin_socket: path(ADMIN_SOCKET_VARIABLE),
             runtime_dir: path("XDG_RUNTIME_DIR"),
             state_dir: state_dir.or_else(|| if is_root { None } else { of_user() }),
             is_root,
@@ -44,8 +52,16 @@ impl Environment {
 
     /// Where `.moed` files are unpacked.
     pub fn unpack_dir(&self) -> PathBuf {
-        let state = self.state_dir.clone().unwrap_or_else(|| PathBuf::from(SYSTEM_STATE));
-        state.join("unpacked")
+        self.state_dir().join("unpacked")
+    }
+
+    /// Where models are that were installed while the daemon runs.
+    pub fn install_dir(&self) -> PathBuf {
+        self.state_dir().join("models")
+    }
+
+    fn state_dir(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| PathBuf::from(SYSTEM_STATE))
     }
 
     /// Where a daemon that is told nothing else listens. `None`: nowhere that this user could
@@ -61,6 +77,16 @@ impl Environment {
             return Some(socket.clone());
         }
         let places = [Some(PathBuf::from(SYSTEM_SOCKET)), self.user_socket()];
+        places.into_iter().flatten().find(|place| is_there(place))
+    }
+
+    /// Where a client finds the socket for the owner's commands: the first place that is there.
+    pub fn admin_path(&self, is_there: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+        if let Some(socket) = &self.admin_socket {
+            return Some(socket.clone());
+        }
+        let of_user = self.runtime_dir.as_ref().map(|dir| dir.join("moed/admin.sock"));
+        let places = [Some(PathBuf::from(SYSTEM_ADMIN_SOCKET)), of_user];
         places.into_iter().flatten().find(|place| is_there(place))
     }
 

@@ -6,6 +6,7 @@
 
 pub mod environment;
 pub mod home;
+pub mod install;
 pub mod mqtt;
 
 use std::io::Read as _;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::fields::{FieldError, Fields};
+use crate::repository::install::settings::Settings as InstallSettings;
 use crate::scheduler::SchedulerOptions;
 use crate::scheduler::quarantine::QuarantineOptions;
 use crate::transport::unix::Settings;
@@ -36,6 +38,8 @@ const HOUR_MS: u64 = 3_600_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub models: Models,
+    /// `[install]`
+    pub install: InstallSettings,
     pub scheduler: SchedulerOptions,
     /// How requests are served: `[requests]`, and the connections of `[socket]`.
     pub http: Settings,
@@ -102,6 +106,7 @@ impl Default for Config {
                 unpack_dir: None,
                 home: None,
             },
+            install: InstallSettings::default(),
             scheduler: SchedulerOptions::default(),
             http: Settings::default(),
             socket: Socket {
@@ -136,6 +141,9 @@ impl Config {
         let mut config = Self::default();
         if let Some(table) = fields.table("models")? {
             config.models = models(table, config.models)?;
+        }
+        if let Some(table) = fields.table("install")? {
+            config.install = install::read(table, config.install)?;
         }
         if let Some(table) = fields.table("scheduler")? {
             config.scheduler = scheduler(table, &config.scheduler)?;

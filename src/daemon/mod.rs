@@ -8,6 +8,7 @@ mod counters;
 pub mod log;
 pub mod serve;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -18,11 +19,13 @@ use crate::config::{self, Config, ConfigError};
 use crate::engine::kernel::{self, SelectError};
 use crate::engine::{Backend, Model};
 use crate::infer::{
-    Admin, Code, Done, InferError, InferRequest, ModelInfo, ModelRef, ModelState, ModelStatistics,
-    ModelStatus, Service,
+    Admin, Code, Done, InferError, InferRequest, InstallDone, InstallStep, ModelInfo, ModelRef,
+    ModelState, ModelStatistics, ModelStatus, Service,
 };
 use crate::metrics::Metrics;
 use crate::pipeline::intent::Home;
+use crate::repository::install::settings::Settings as InstallSettings;
+use crate::repository::install::trial::Outcomes;
 use crate::repository::load::LoadSettings;
 use crate::repository::slot::Slot;
 use crate::repository::version::Version;
@@ -79,13 +82,21 @@ impl Daemon {
             models_max: config.models.models_max,
             poll_interval: config.models.poll_interval,
             load: load_settings(config),
+            install: install_settings(config),
             home,
         };
         let observer = {
             let (scheduler, metrics) = (Arc::clone(&scheduler), Arc::clone(&metrics));
             Box::new(move |event: Event<'_>| note(&scheduler, &metrics, &event))
         };
-        let repository = Repository::start(backend, options, fixed, observer, settled);
+        let count = {
+            let metrics = Arc::clone(&metrics);
+            Box::new(move |name: &str| {
+                let (answered, failed) = metrics.model(name).outcomes();
+                Outcomes { answered, failed }
+            })
+        };
+        let repository = Repository::start(backend, options, fixed, observer, count, settled);
         let repository = repository.map_err(StartError::Threads)?;
         Ok(Self { repository, scheduler, metrics, is_stopping: AtomicBool::new(false) })
     }
@@ -222,6 +233,14 @@ impl Admin for Daemon {
     fn rollback(&self, name: &str, done: Done) {
         self.repository.rollback(name, done);
     }
+
+    fn install(&self, step: InstallStep, done: InstallDone) {
+        self.repository.install(step, done);
+    }
+
+    fn remove(&self, name: &str, version: Option<&str>, done: Done) {
+        self.repository.remove(name, version, done);
+    }
 }
 
 impl Daemon {
@@ -243,6 +262,15 @@ pub fn load_settings(config: &Config) -> LoadSettings {
             .clone()
             .unwrap_or_else(|| Environment::read().unpack_dir()),
     }
+}
+
+/// What may be installed, and where. Without a directory of its own, and with models directories
+/// that were chosen, nowhere: what is served is then what lies in those.
+pub fn install_settings(config: &Config) -> InstallSettings {
+    let is_default = config.models.directories == config::MODEL_DIRECTORIES.map(PathBuf::from);
+    let default = || is_default.then(|| Environment::read().install_dir());
+    let directory = config.install.directory.clone().or_else(default);
+    InstallSettings { directory, ..config.install.clone() }
 }
 
 /// The home that the configuration names.

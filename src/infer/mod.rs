@@ -13,6 +13,6 @@ pub use request::{
     RequestOptions,
 };
 pub use service::{
-    Admin, Done, InputSpec, ModelInfo, ModelState, ModelStatistics, ModelStatus, OutputSpec,
-    Service, Tally,
+    Admin, Done, InputSpec, InstallDone, InstallProgress, InstallStep, Installed, ModelInfo,
+    ModelState, ModelStatistics, ModelStatus, OutputSpec, Service, Tally,
 };

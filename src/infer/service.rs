@@ -1,5 +1,6 @@
 //! What transports may ask of the daemon: [`Service`] for everybody, [`Admin`] for its owner.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -50,6 +51,55 @@ pub trait Admin: Service {
 
     /// Goes back to the version that served before.
     fn rollback(&self, name: &str, done: Done);
+
+    /// Does one step of an installation.
+    fn install(&self, step: InstallStep, done: InstallDone);
+
+    /// Removes a version of a model that was installed; without one, all of them.
+    fn remove(&self, name: &str, version: Option<&str>, done: Done);
+}
+
+/// Called once, when a step of an installation is done or has failed. Must not block.
+pub type InstallDone = Box<dyn FnOnce(Result<InstallProgress, InferError>) + Send>;
+
+/// One step of the installation of a model. One installation runs at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstallStep {
+    /// Announces an archive that comes in pieces.
+    Begin { bytes: u64, sha256: [u8; 32], signature: Option<String> },
+    /// An archive that the daemon can read itself.
+    File { path: PathBuf, sha256: Option<[u8; 32]>, signature: Option<String> },
+    /// Bytes of the archive that was announced. The last ones install it.
+    Piece { upload: String, offset: u64, bytes: Vec<u8> },
+    /// Forgets what has come so far.
+    Abort { upload: String },
+}
+
+/// How far an installation is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstallProgress {
+    /// What is wanted next: the archive's bytes from `offset` on.
+    Receiving {
+        upload: String,
+        offset: u64,
+    },
+    Installed(Installed),
+    Aborted,
+}
+
+/// A model that was installed, and serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installed {
+    pub model: String,
+    pub version: String,
+    /// The version that served before.
+    pub previous: Option<String>,
+    /// False: it was there already, and nothing was written.
+    pub is_new: bool,
+    /// It is rolled back if too many of so many requests fail; 0: whatever they do, it stays.
+    pub trial_requests: u32,
+    /// What was written to the disk, in bytes.
+    pub written_bytes: u64,
 }
 
 /// How it stands with a model.

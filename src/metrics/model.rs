@@ -175,6 +175,15 @@ impl ModelMetrics {
         self.load_failures.inc();
     }
 
+    /// Requests since start that the model answered, and those that it failed on; others are
+    /// nobody's fault but their sender's.
+    pub fn outcomes(&self) -> (u64, u64) {
+        let is_fault = |code: Code| matches!(code, Code::ModelFailed | Code::Internal);
+        let errors = Code::ALL.into_iter().zip(&self.errors);
+        let failed = errors.filter(|(code, _)| is_fault(*code)).map(|(_, count)| count.get());
+        (self.ok.get(), failed.sum())
+    }
+
     /// The counts since start, in the protocol's terms.
     pub fn statistics(&self) -> ModelStatistics {
         let last_ms = self.last_inference_ms.load(Ordering::Relaxed);

@@ -5,11 +5,13 @@
 //! Readers see [`slot`]s, without waiting. Knows neither queues nor transports: whoever started it
 //! is told what has changed.
 
+pub mod install;
 pub mod load;
 pub mod memory;
 pub mod plan;
 pub mod scan;
 pub mod slot;
+mod updates;
 pub mod version;
 mod watcher;
 
@@ -24,8 +26,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::engine::Backend;
-use crate::infer::{Code, Done, InferError, ModelState, ModelStatus};
+use crate::infer::{Code, Done, InferError, InstallDone, InstallStep, ModelState, ModelStatus};
 use crate::pipeline::intent::Home;
+use install::trial::Outcomes;
 use load::LoadSettings;
 use slot::Slot;
 
@@ -40,6 +43,7 @@ pub struct RepositoryOptions {
     /// Between two looks into the directories.
     pub poll_interval: Duration,
     pub load: LoadSettings,
+    pub install: install::settings::Settings,
     /// Whose rooms and devices intents are about.
     pub home: Option<Arc<Home>>,
 }
@@ -59,6 +63,9 @@ pub enum Event<'a> {
 /// Is told what has changed, on the repository's thread.
 pub type Observer = Box<dyn Fn(Event<'_>) + Send>;
 
+/// What became of a model's requests since start.
+pub type Count = Box<dyn Fn(&str) -> Outcomes + Send>;
+
 /// Slots by name, as readers see them.
 type Slots = ArcSwap<BTreeMap<Arc<str>, Arc<Slot>>>;
 
@@ -67,6 +74,8 @@ enum Command {
     Load(String, Done),
     Unload(String, Done),
     Rollback(String, Done),
+    Install(InstallStep, InstallDone),
+    Remove(String, Option<String>, Done),
     /// Look now, with this home.
     Renew(Option<Arc<Home>>),
     Stop,
@@ -89,12 +98,13 @@ impl Repository {
         options: RepositoryOptions,
         fixed: Vec<version::Version>,
         observer: Observer,
+        count: Count,
         settled: Box<dyn FnOnce() + Send>,
     ) -> std::io::Result<Self> {
         let (commands, receiver) = sync_channel(COMMANDS_MAX);
         let slots = Arc::new(Slots::default());
         let is_settled = Arc::new(AtomicBool::new(false));
-        let watcher = watcher::Watcher::new(backend, options, observer, Arc::clone(&slots));
+        let watcher = watcher::Watcher::new(backend, options, observer, count, Arc::clone(&slots));
         let flag = Arc::clone(&is_settled);
         let settled = move || {
             flag.store(true, Ordering::Release);
@@ -141,6 +151,16 @@ impl Repository {
         self.command(Command::Rollback(name.to_owned(), done));
     }
 
+    /// Does one step of an installation.
+    pub fn install(&self, step: InstallStep, done: InstallDone) {
+        self.command(Command::Install(step, done));
+    }
+
+    /// Removes a version that was installed, or all of them.
+    pub fn remove(&self, name: &str, version: Option<&str>, done: Done) {
+        self.command(Command::Remove(name.to_owned(), version.map(str::to_owned), done));
+    }
+
     /// Looks now, and loads what depends on the home again if that has changed.
     pub fn renew(&self, home: Option<Arc<Home>>) {
         self.command(Command::Renew(home));
@@ -155,9 +175,11 @@ impl Repository {
         let error =
             InferError::new(Code::Unavailable, text).with_retry_after(Duration::from_secs(5));
         match refused {
-            Command::Load(_, done) | Command::Unload(_, done) | Command::Rollback(_, done) => {
-                done(Err(error));
-            }
+            Command::Load(_, done)
+            | Command::Unload(_, done)
+            | Command::Rollback(_, done)
+            | Command::Remove(_, _, done) => done(Err(error)),
+            Command::Install(_, done) => done(Err(error)),
             // Both come again: the next look is seconds away, and `Drop` waits for the thread.
             Command::Renew(_) | Command::Stop => {}
         }

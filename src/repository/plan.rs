@@ -37,26 +37,34 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What to load now, if anything, of what was found, newest first.
+    /// What to load now, if anything, of what was found, best first.
     pub fn next<'a>(&self, now: Instant, found: &'a [Candidate]) -> Option<&'a Candidate> {
         if self.is_unloaded {
             return None;
         }
-        for candidate in found {
+        let place = self.place(found);
+        let version = self.serving.as_ref().and_then(|serving| serving.version);
+        for (at, candidate) in found.iter().enumerate() {
             if self.serving.as_ref() == Some(candidate) {
                 return Some(candidate).filter(|_| self.is_due);
             }
-            // Once the versions that are left are older than what serves, there is nothing to do.
-            let serving = self.serving.as_ref().and_then(|serving| serving.version);
-            if serving.is_some() && candidate.version <= serving {
-                let is_changed = candidate.version == serving;
-                return Some(candidate).filter(|one| is_changed && self.may_load(now, one));
+            // Its files have changed. What comes after it is worse, and it serves on.
+            if place == Some(at) {
+                return Some(candidate).filter(|one| self.may_load(now, one));
             }
-            if self.may_load(now, candidate) {
+            // Without its files, what serves is only given up for what is as new.
+            let is_worse = place.is_none() && version.is_some() && candidate.version < version;
+            if !is_worse && self.may_load(now, candidate) {
                 return Some(candidate);
             }
         }
         None
+    }
+
+    /// Where among what was found that is what serves, changed or not.
+    fn place(&self, found: &[Candidate]) -> Option<usize> {
+        let serving = self.serving.as_ref()?;
+        found.iter().position(|one| one.path == serving.path)
     }
 
     fn may_load(&self, now: Instant, candidate: &Candidate) -> bool {
@@ -73,7 +81,7 @@ impl Plan {
 
     pub fn note_loaded(&mut self, candidate: &Candidate) {
         self.failures.retain(|failure| failure.fingerprint != candidate.fingerprint);
-        self.is_due = false;
+        (self.is_due, self.is_unloaded) = (false, false);
         if self.serving.as_ref() != Some(candidate) {
             self.previous = self.serving.replace(candidate.clone());
         }
@@ -129,15 +137,36 @@ impl Plan {
         self.serving = None;
     }
 
+    /// What serves was removed by its owner: the best of what is left may take its place.
+    pub fn note_removed(&mut self) {
+        (self.serving, self.previous) = (None, None);
+    }
+
+    /// What serves.
+    pub fn serving(&self) -> Option<&Candidate> {
+        self.serving.as_ref()
+    }
+
+    /// What served before.
+    pub fn previous(&self) -> Option<&Candidate> {
+        self.previous.as_ref()
+    }
+
     /// The version to go back to.
     pub fn rollback<'a>(&self, found: &'a [Candidate]) -> Option<&'a Candidate> {
         let serving = self.serving.as_ref()?;
         let is_other =
             |one: &&Candidate| *one != serving && !self.rejected.contains(&one.fingerprint);
         let previous = found.iter().find(|one| Some(*one) == self.previous.as_ref());
-        previous
-            .filter(is_other)
-            .or_else(|| found.iter().find(|one| is_other(one) && one.version < serving.version))
+        let place = self.place(found);
+        let is_worse = |at: usize, one: &Candidate| match place {
+            Some(place) => at > place,
+            None => one.version < serving.version,
+        };
+        previous.filter(is_other).or_else(|| {
+            let mut others = found.iter().enumerate();
+            others.find(|(at, one)| is_other(one) && is_worse(*at, one)).map(|(_, one)| one)
+        })
     }
 
     /// Notes that `candidate` serves again in the place of a newer one.

@@ -2,20 +2,23 @@
 //!
 //! A model is a bundle `NAME/`, versions of one beside each other `NAME/1.0.0/`, or a file
 //! `NAME.moed`. Only names and the files' times and sizes are read here, so that looking every few
-//! seconds costs nothing.
+//! seconds costs nothing; of models that were installed over others, also the others' manifests.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{Hash as _, Hasher as _};
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::bundle::{MANIFEST, Version};
+use crate::bundle::{MANIFEST, Manifest, Version};
 
 const NAME_BYTES_MAX: usize = 64;
 /// Files of one bundle that are looked at; a bundle has fewer.
 const FILES_MAX: usize = 256;
+/// Of a manifest that is read for its version.
+const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 const EXTENSION: &str = "moed";
 
 /// A bundle that could be loaded.
@@ -33,11 +36,13 @@ pub struct Candidate {
 /// Everything that was found: by name, newest version first.
 pub type Found = BTreeMap<String, Vec<Candidate>>;
 
-/// Looks into `directories`. Where two have the same name, the first one's is taken. Beyond
+/// Looks into `directories`. Where two have the same name, the first one's is taken; beside it,
+/// the versions of that name among those `installed`, of which newer ones come first. Beyond
 /// `models_max` names, none is taken; what can't be read is as if it were not there.
-pub fn scan(directories: &[PathBuf], models_max: usize) -> Found {
+pub fn scan(directories: &[PathBuf], installed: Option<&Path>, models_max: usize) -> Found {
     let mut found = Found::new();
-    for directory in directories {
+    let is_other = |directory: &&PathBuf| Some(directory.as_path()) != installed;
+    for directory in directories.iter().filter(is_other) {
         for (name, path) in entries(directory) {
             let (name, candidates) = match name.strip_suffix(".moed") {
                 Some(stem) => (stem.to_owned(), archive(&path).into_iter().collect()),
@@ -49,7 +54,32 @@ pub fn scan(directories: &[PathBuf], models_max: usize) -> Found {
             }
         }
     }
+    for (name, path) in installed.map(entries).unwrap_or_default() {
+        let versions = versions(&path);
+        let is_taken = found.contains_key(&name) || found.len() < models_max;
+        if is_name(&name) && !versions.is_empty() && is_taken {
+            add_installed(found.entry(name).or_default(), versions);
+        }
+    }
     found
+}
+
+/// Puts versions that were installed in their places among others. Of two of one number, the
+/// installed one comes first.
+fn add_installed(found: &mut Vec<Candidate>, installed: Vec<Candidate>) {
+    let others = std::mem::replace(found, installed);
+    let numbered = |one: Candidate| (one.version.or_else(|| manifest_version(&one)), one);
+    let mut all: Vec<_> = found.drain(..).chain(others).map(numbered).collect();
+    all.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
+    found.extend(all.into_iter().map(|(_, candidate)| candidate));
+}
+
+/// The version that a bundle without a number in its path says it is.
+fn manifest_version(candidate: &Candidate) -> Option<Version> {
+    let file = File::open(candidate.path.join(MANIFEST)).ok()?;
+    let mut text = String::new();
+    file.take(MANIFEST_BYTES_MAX).read_to_string(&mut text).ok()?;
+    Some(Manifest::parse(&text).ok()?.version)
 }
 
 /// One bundle or archive that is named itself.
@@ -95,6 +125,11 @@ fn bundles(path: &Path) -> Vec<Candidate> {
         let path = path.to_owned();
         return vec![Candidate { path, is_archive: false, version: None, fingerprint }];
     }
+    versions(path)
+}
+
+/// The versions in a folder, newest first.
+fn versions(path: &Path) -> Vec<Candidate> {
     let versions = entries(path).into_iter().filter_map(|(name, path)| {
         let version = Some(Version::parse(&name)?);
         let fingerprint = fingerprint(&path)?;

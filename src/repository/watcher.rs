@@ -4,27 +4,36 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::install::Installer;
+use super::install::store::Store;
 use super::load::{Loaded, RefusedError, load};
 use super::plan::Plan;
 use super::scan::{Candidate, Found, scan};
 use super::slot::{Slot, Standing};
+use super::updates::Trials;
 use super::version::Version;
-use super::{Command, Event, Observer, RepositoryOptions, Slots};
+use super::{Command, Count, Event, Observer, RepositoryOptions, Slots};
 use crate::bundle::remove_leftovers;
 use crate::engine::Backend;
 use crate::infer::{Code, Done, InferError, ModelState};
 use crate::pipeline::intent::Home;
 
+/// How often the counts of a version on trial are looked at.
+const TRIAL_INTERVAL: Duration = Duration::from_millis(200);
+
 /// What the thread owns.
 pub struct Watcher {
-    backend: Box<dyn Backend>,
-    options: RepositoryOptions,
-    observer: Observer,
+    pub(super) backend: Box<dyn Backend>,
+    pub(super) options: RepositoryOptions,
+    pub(super) observer: Observer,
+    pub(super) count: Count,
     slots: Arc<Slots>,
-    plans: BTreeMap<String, Plan>,
+    pub(super) plans: BTreeMap<String, Plan>,
     random: RandomState,
+    pub(super) installer: Installer,
+    pub(super) trials: Trials,
 }
 
 /// What a command does with the model that it names, and with its versions on disk.
@@ -35,10 +44,13 @@ impl Watcher {
         backend: Box<dyn Backend>,
         options: RepositoryOptions,
         observer: Observer,
+        count: Count,
         slots: Arc<Slots>,
     ) -> Self {
-        let (plans, random) = (BTreeMap::new(), RandomState::new());
-        Self { backend, options, observer, slots, plans, random }
+        let (plans, random, trials) = (BTreeMap::new(), RandomState::new(), Trials::default());
+        let limits = options.load.limits.clone();
+        let installer = Installer::new(options.install.clone(), limits);
+        Self { backend, options, observer, count, slots, plans, random, installer, trials }
     }
 
     /// Runs until it is told to stop.
@@ -49,6 +61,7 @@ impl Watcher {
         settled: impl FnOnce(),
     ) {
         self.tidy();
+        self.resume_trials();
         for version in fixed {
             let slot = self.slot(version.name());
             slot.serve(Some(Arc::new(version)));
@@ -56,17 +69,36 @@ impl Watcher {
         }
         self.look();
         settled();
+        let mut looked = Instant::now();
         loop {
-            match commands.recv_timeout(self.options.poll_interval) {
-                Ok(Command::Load(name, done)) => self.command(&name, done, Self::load_newest),
+            let poll = self.options.poll_interval;
+            let wait = if self.trials.is_empty() { poll } else { poll.min(TRIAL_INTERVAL) };
+            match commands.recv_timeout(wait) {
+                Ok(Command::Load(name, done)) => {
+                    self.restore(&name);
+                    self.command(&name, done, Self::load_newest);
+                }
                 Ok(Command::Unload(name, done)) => self.command(&name, done, Self::unload),
                 Ok(Command::Rollback(name, done)) => self.command(&name, done, Self::roll_back),
+                Ok(Command::Install(step, done)) => done(self.install(step)),
+                Ok(Command::Remove(name, version, done)) => {
+                    done(self.remove(&name, version.as_deref()));
+                }
                 Ok(Command::Renew(home)) => {
                     self.renew(home);
                     self.look();
                 }
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => self.look(),
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    self.suspend_trials();
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.judge_trials();
+            if looked.elapsed() >= poll {
+                looked = Instant::now();
+                self.installer.expire(looked);
+                self.look();
             }
         }
     }
@@ -79,10 +111,15 @@ impl Watcher {
         {
             log::warn!("{}: can't be tidied: {error}", folder.display());
         }
+        if let Some(store) = self.installer.store()
+            && let Err(error) = store.tidy()
+        {
+            log::warn!("{}: can't be tidied: {error}", store.dir().display());
+        }
     }
 
     /// Looks at the directories and loads what is to be loaded.
-    fn look(&mut self) {
+    pub(super) fn look(&mut self) {
         let found = self.scan();
         for (name, candidates) in &found {
             let plan = self.plans.entry(name.clone()).or_default();
@@ -104,15 +141,16 @@ impl Watcher {
         }
     }
 
-    fn scan(&self) -> Found {
-        scan(&self.options.directories, self.options.models_max)
+    pub(super) fn scan(&self) -> Found {
+        let installed = self.installer.store().map(Store::dir);
+        scan(&self.options.directories, installed, self.options.models_max)
     }
 
-    fn next<'a>(&self, name: &str, found: &'a [Candidate]) -> Option<&'a Candidate> {
+    pub(super) fn next<'a>(&self, name: &str, found: &'a [Candidate]) -> Option<&'a Candidate> {
         self.plans.get(name).and_then(|plan| plan.next(Instant::now(), found))
     }
 
-    fn slot(&self, name: &str) -> Arc<Slot> {
+    pub(super) fn slot(&self, name: &str) -> Arc<Slot> {
         let slots = self.slots.load_full();
         if let Some(slot) = slots.get(name) {
             return Arc::clone(slot);
@@ -124,7 +162,7 @@ impl Watcher {
         slot
     }
 
-    fn forget(&mut self, name: &str) {
+    pub(super) fn forget(&mut self, name: &str) {
         self.plans.remove(name);
         let mut slots = (*self.slots.load_full()).clone();
         let slot = slots.remove(name);
@@ -140,35 +178,53 @@ impl Watcher {
     fn load(&mut self, slot: &Arc<Slot>, candidate: &Candidate) -> Result<(), InferError> {
         let start = Instant::now();
         let name = slot.name();
-        let home = self.options.home.as_ref();
-        let loaded = load(name, candidate, &*self.backend, &self.options.load, home);
-        let now = Instant::now();
-        let plan = self.plans.entry(name.to_string()).or_default();
-        match loaded {
+        match self.load_only(name, candidate) {
             Ok(loaded) => {
-                plan.note_loaded(candidate);
-                let Loaded { version, golden_cases, golden_error_max } = loaded;
-                let number = version.version().to_string();
-                log::info!(
-                    MODEL = &**name;
-                    "model {name}: version {number} serves: loaded in {} ms; {golden_cases} \
-                     recorded answers reproduced, largest error {:.0}% of what is allowed",
-                    (now - start).as_millis(),
-                    golden_error_max * 100.0,
-                );
-                let (state, reason) = (ModelState::Ready, None);
-                slot.stand(Standing { state, version: Some(number), reason });
-                slot.serve(Some(Arc::new(version)));
-                (self.observer)(Event::Serving(slot));
+                self.serve(slot, candidate, loaded, start);
                 Ok(())
             }
             Err(error) => {
+                let now = Instant::now();
+                let plan = self.plans.entry(name.to_string()).or_default();
                 let jitter = self.random.hash_one(candidate.fingerprint) % 1000;
                 plan.note_failed(candidate, now, jitter as f64 / 1000.0);
                 let reason = self.note_refused(slot, candidate, &error);
                 Err(InferError::new(Code::Unavailable, format!("model `{name}`: {reason}")))
             }
         }
+    }
+
+    pub(super) fn load_only(
+        &self,
+        name: &str,
+        candidate: &Candidate,
+    ) -> Result<Loaded, RefusedError> {
+        let home = self.options.home.as_ref();
+        load(name, candidate, &*self.backend, &self.options.load, home)
+    }
+
+    /// Lets what was loaded since `start` serve.
+    pub(super) fn serve(
+        &mut self,
+        slot: &Arc<Slot>,
+        candidate: &Candidate,
+        loaded: Loaded,
+        start: Instant,
+    ) {
+        let name = slot.name();
+        self.plans.entry(name.to_string()).or_default().note_loaded(candidate);
+        let Loaded { version, golden_cases, golden_error_max } = loaded;
+        let number = version.version().to_string();
+        log::info!(
+            MODEL = &**name;
+            "model {name}: version {number} serves: loaded in {} ms; {golden_cases} recorded \
+             answers reproduced, largest error {:.0}% of what is allowed",
+            start.elapsed().as_millis(),
+            golden_error_max * 100.0,
+        );
+        slot.stand(Standing { state: ModelState::Ready, version: Some(number), reason: None });
+        slot.serve(Some(Arc::new(version)));
+        (self.observer)(Event::Serving(slot));
     }
 
     fn note_refused(
@@ -228,7 +284,11 @@ impl Watcher {
         Ok(())
     }
 
-    fn roll_back(&mut self, slot: &Arc<Slot>, found: &[Candidate]) -> Result<(), InferError> {
+    pub(super) fn roll_back(
+        &mut self,
+        slot: &Arc<Slot>,
+        found: &[Candidate],
+    ) -> Result<(), InferError> {
         let plan = self.plans.entry(slot.name().to_string()).or_default();
         let Some(candidate) = plan.rollback(found) else {
             let text = "no earlier version is here; keep versions beside each other, NAME/1.0.0";
@@ -236,10 +296,14 @@ impl Watcher {
         };
         let from = std::mem::take(plan);
         let loaded = self.load(slot, candidate);
+        let left = from.serving().cloned();
         let plan = self.plans.entry(slot.name().to_string()).or_default();
         *plan = from;
         if loaded.is_ok() {
             plan.note_rolled_back(candidate);
+            if let Some(left) = left {
+                self.withdraw(slot.name(), &left);
+            }
         }
         loaded
     }

@@ -47,7 +47,10 @@ const MAY_NAME: [(&str, &[&str]); 27] = [
             "transport::unix",
         ],
     ),
-    ("config", &["fields", "pipeline", "scheduler", "transport::mqtt", "transport::unix"]),
+    (
+        "config",
+        &["fields", "pipeline", "repository", "scheduler", "transport::mqtt", "transport::unix"],
+    ),
     ("lib", &[]),
     ("transport", &["transport::unix", "transport::mqtt"]),
     ("transport::mqtt", &["codec", "infer"]),
@@ -99,7 +102,7 @@ const MAY_NAME: [(&str, &[&str]); 27] = [
 
 /// Crates and parts of `std`, and the files or folders that may name them. What is not listed
 /// may be named anywhere.
-const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 10] = [
+const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 11] = [
     (&["std", "env"], &["src/cli.rs", "src/cli/", "src/config/", "src/engine/kernel/select.rs"]),
     (&["std", "net"], &["src/transport/", "src/config/", "src/cli/serve.rs"]),
     (&["rumqttc"], &["src/transport/mqtt/connection/"]),
@@ -114,8 +117,10 @@ const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 10] = [
             "src/transport/",
             "src/metrics/process.rs",
             "src/config/environment.rs",
+            "src/repository/install/store.rs",
         ],
     ),
+    (&["minisign_verify"], &["src/repository/install/signature.rs"]),
     (&["hyper"], &["src/transport/", "src/cli/client.rs"]),
     (&["listenfd"], &["src/transport/unix/listener.rs"]),
     (&["prost"], &["src/engine/"]),

@@ -53,7 +53,7 @@ fn what_cargo_test_leaves_out_is_named() {
         text += &format!("left out: {script}: {checks}: needs {needs}: run {run_by}\n");
     }
     if mosquitto().is_none() {
-        text += "left out: tests/it/mqtt: everything that needs a broker: needs mosquitto: run \
+        text += "left out: tests/it/mqtt, tests/it/updates: what needs a broker: needs mosquitto: run \
                  tests/run\n";
     }
     if clients().is_none() {

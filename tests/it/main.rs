@@ -28,3 +28,4 @@ mod scheduler;
 mod sim;
 mod support;
 mod transport;
+mod updates;

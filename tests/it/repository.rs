@@ -1,5 +1,7 @@
 //! The repository: what it finds, what it loads, and what it does when that fails.
 
+mod installing;
 mod memory;
 mod plan;
 mod serving;
+mod trial;

@@ -85,7 +85,7 @@ impl Bench {
 
 fn find(model: &Path, config: &Config) -> Option<Candidate> {
     candidate(model).or_else(|| {
-        let mut found = scan(&config.models.directories, config.models.models_max);
+        let mut found = scan(&config.models.directories, None, config.models.models_max);
         found.remove(model.to_str()?)?.into_iter().next()
     })
 }

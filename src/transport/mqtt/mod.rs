@@ -8,6 +8,7 @@
 //! ```
 
 mod acknowledgements;
+mod admin;
 mod announcements;
 mod backoff;
 mod connection;

@@ -13,7 +13,7 @@ use super::respond::{self, HttpResponse, Refusal};
 use super::router::{Route, route};
 use super::{Access, body};
 use crate::codec;
-use crate::infer::{Code, Done, InferError};
+use crate::infer::{Code, Done, InferError, InstallStep};
 
 /// Answers a request, whatever it is.
 pub(super) async fn answer(
@@ -81,17 +81,50 @@ async fn handle(
         }
         Route::Unload(name) => done(shared, |done| service.unload(&name, done)).await?,
         Route::Rollback(name) => done(shared, |done| service.rollback(&name, done)).await?,
+        Route::Remove(name) => {
+            let body = body::read(request.into_body(), shared).await?;
+            let version = codec::decode_remove(&body.bytes).map_err(InferError::from)?;
+            done(shared, |done| service.remove(&name, version.as_deref(), done)).await?
+        }
+        Route::Install => {
+            let body = body::read(request.into_body(), shared).await?;
+            let step = codec::decode_install(&body.bytes).map_err(InferError::from)?;
+            drop(body);
+            install(shared, step).await?
+        }
+        Route::InstallPiece { upload, offset } => {
+            let bytes = body::read(request.into_body(), shared).await?.bytes.to_vec();
+            install(shared, InstallStep::Piece { upload, offset, bytes }).await?
+        }
+        Route::InstallAbort(upload) => install(shared, InstallStep::Abort { upload }).await?,
     })
+}
+
+/// Does a step of an installation, and waits until it is done.
+async fn install(shared: &Shared, step: InstallStep) -> Result<HttpResponse, Refusal> {
+    let (send, receive) = oneshot::channel();
+    shared.service.install(step, Box::new(move |result| drop(send.send(result))));
+    let progress = wait(shared, receive).await?;
+    let piece_bytes_max = shared.settings.http.body_bytes_max;
+    let document = codec::install_progress(&progress, piece_bytes_max);
+    Ok(respond::json(document.to_string().into_bytes()))
 }
 
 /// Starts something, and waits until it is done.
 async fn done(shared: &Shared, start: impl FnOnce(Done)) -> Result<HttpResponse, Refusal> {
     let (send, receive) = oneshot::channel();
     start(Box::new(move |result| drop(send.send(result))));
+    wait(shared, receive).await?;
+    Ok(respond::json(b"{}".to_vec()))
+}
+
+async fn wait<T>(
+    shared: &Shared,
+    receive: oneshot::Receiver<Result<T, InferError>>,
+) -> Result<T, Refusal> {
     let time = shared.settings.admin_time_max;
     match tokio::time::timeout(time, receive).await {
-        Ok(Ok(Ok(()))) => Ok(respond::json(b"{}".to_vec())),
-        Ok(Ok(Err(error))) => Err(error.into()),
+        Ok(Ok(result)) => Ok(result?),
         Ok(Err(_)) => {
             let text = "repository: not done: the daemon is stopping";
             Err(InferError::new(Code::Unavailable, text).into())

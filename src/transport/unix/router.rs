@@ -22,11 +22,25 @@ pub(super) enum Route {
     Load(String),
     Unload(String),
     Rollback(String),
+    Remove(String),
+    /// Begins an installation, or does all of it.
+    Install,
+    InstallPiece {
+        upload: String,
+        offset: u64,
+    },
+    InstallAbort(String),
 }
 
 impl Route {
     fn is_admin(&self) -> bool {
-        matches!(self, Self::Index | Self::Load(_) | Self::Unload(_) | Self::Rollback(_))
+        match self {
+            Self::Index | Self::Load(_) | Self::Unload(_) | Self::Rollback(_) => true,
+            Self::Remove(_) | Self::Install | Self::InstallPiece { .. } => true,
+            Self::InstallAbort(_) => true,
+            Self::Server | Self::Live | Self::Ready | Self::Models | Self::Model(_) => false,
+            Self::ModelReady(_) | Self::Infer(_) | Self::Statistics(_) | Self::Metrics => false,
+        }
     }
 
     fn is_post(&self) -> bool {
@@ -90,6 +104,12 @@ fn target(path: &str) -> Option<Route> {
         ["v2", "repository", "models", name, "load"] => Route::Load(decoded(name)?),
         ["v2", "repository", "models", name, "unload"] => Route::Unload(decoded(name)?),
         ["v2", "repository", "models", name, "rollback"] => Route::Rollback(decoded(name)?),
+        ["v2", "repository", "models", name, "remove"] => Route::Remove(decoded(name)?),
+        ["v2", "repository", "install"] => Route::Install,
+        ["v2", "repository", "install", upload, "abort"] => Route::InstallAbort(decoded(upload)?),
+        ["v2", "repository", "install", upload, offset] => {
+            Route::InstallPiece { upload: decoded(upload)?, offset: offset.parse().ok()? }
+        }
         _ => return None,
     })
 }

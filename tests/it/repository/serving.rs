@@ -10,14 +10,16 @@ use moed::bundle::Limits;
 use moed::engine::Backend;
 use moed::engine::sim::{Behaviour, Sim};
 use moed::infer::{InferError, ModelState};
+use moed::repository::install::settings::Settings;
+use moed::repository::install::trial::Outcomes;
 use moed::repository::load::LoadSettings;
 use moed::repository::{Event, Repository, RepositoryOptions};
 use sha2::{Digest as _, Sha256};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Writes a bundle of a pretended model.
-fn write_bundle(dir: &Path, name: &str, version: &str) {
+pub fn write_bundle(dir: &Path, name: &str, version: &str) {
     let golden = r#"[{"seed":1,"inputs":{"x":{"dtype":"F32","dims":[1,2]}},
         "outputs":{"y":{"dims":[1,3],"every":1,"values":[0,0,0]}},"tolerance":0.01}]"#;
     write_files(dir, name, version, &[("model.onnx", b"none"), ("golden.json", golden.as_bytes())]);
@@ -60,6 +62,7 @@ impl Setup {
                 is_memory_checked: true,
                 unpack_dir: models.path().join(".unpacked"),
             },
+            install: Settings::default(),
             home: None,
         };
         let (sender, events) = channel();
@@ -75,8 +78,14 @@ impl Setup {
         };
         let (settled_sender, settled) = channel();
         let settled_sender = Box::new(move || settled_sender.send(()).expect("somebody waits"));
-        let repository =
-            Repository::start(backend, options, Vec::new(), Box::new(observer), settled_sender);
+        let repository = Repository::start(
+            backend,
+            options,
+            Vec::new(),
+            Box::new(observer),
+            Box::new(|_| Outcomes::default()),
+            settled_sender,
+        );
         let repository = repository.expect("it starts");
         settled.recv_timeout(PATIENCE).expect("it settles");
         Self { models, repository, events }
@@ -108,7 +117,7 @@ impl Drop for Setup {
     }
 }
 
-fn pretended() -> Box<dyn Backend> {
+pub fn pretended() -> Box<dyn Backend> {
     Box::new(Sim::new(Behaviour::default()))
 }
 

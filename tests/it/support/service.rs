@@ -6,9 +6,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use half::f16;
 use moed::infer::{
-    Admin, Answer, Code, Content, Cost, Done, InferError, InferRequest, InputSpec, ModelInfo,
-    ModelRef, ModelState, ModelStatistics, ModelStatus, NamedTensor, Output, OutputSpec, Priority,
-    Service, Tally,
+    Admin, Answer, Code, Content, Cost, Done, InferError, InferRequest, InputSpec, InstallDone,
+    InstallProgress, InstallStep, Installed, ModelInfo, ModelRef, ModelState, ModelStatistics,
+    ModelStatus, NamedTensor, Output, OutputSpec, Priority, Service, Tally,
 };
 use moed::tensor::{DType, Data, Tensor};
 
@@ -275,5 +275,33 @@ impl Admin for FakeService {
 
     fn rollback(&self, name: &str, done: Done) {
         self.done("rollback", name, done);
+    }
+
+    fn remove(&self, name: &str, version: Option<&str>, done: Done) {
+        self.done(&format!("remove {}", version.unwrap_or("all")), name, done);
+    }
+
+    /// Says `Receiving` until a piece is empty.
+    fn install(&self, step: InstallStep, done: InstallDone) {
+        self.admin.lock().unwrap().push(format!("{step:?}"));
+        done(Ok(match step {
+            InstallStep::Begin { .. } => {
+                InstallProgress::Receiving { upload: "u1".to_owned(), offset: 0 }
+            }
+            InstallStep::Piece { upload, offset, bytes } if !bytes.is_empty() => {
+                InstallProgress::Receiving { upload, offset: offset + bytes.len() as u64 }
+            }
+            InstallStep::Abort { .. } => InstallProgress::Aborted,
+            InstallStep::File { .. } | InstallStep::Piece { .. } => {
+                InstallProgress::Installed(Installed {
+                    model: "intent".to_owned(),
+                    version: "1.1.0".to_owned(),
+                    previous: Some("1.0.0".to_owned()),
+                    is_new: true,
+                    trial_requests: 20,
+                    written_bytes: 12,
+                })
+            }
+        }));
     }
 }
