@@ -27,4 +27,5 @@ mod repository;
 mod scheduler;
 mod sim;
 mod support;
+mod systemd;
 mod transport;
