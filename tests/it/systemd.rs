@@ -88,7 +88,7 @@ fn the_watchdog_is_fed_until_a_worker_hangs_though_the_daemon_answers() {
         daemon.hear_until("WATCHDOG=1");
     }
     let socket = daemon.directory.path().join("moed.sock");
-    let mut query = moed(&["query", "sim", r#"{"x": [[1]]}"#], &socket);
+    let mut query = moed(&["query", "sim", r#"{"x": [[1, 2]]}"#], &socket);
     // One that was on its way may come; then none for as long as systemd waits.
     let started = Instant::now();
     let mut last = started;
