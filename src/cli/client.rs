@@ -35,18 +35,24 @@ impl Client {
         let failed = |cause: String| {
             format!("{}: can't connect: {cause}; is `moed serve` running there?", socket.display())
         };
+        let refused = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                let advice = "ask as root, or `adduser USER moed-clients` and log in again";
+                format!("{}: can't connect: {error}; {advice}", socket.display())
+            }
+            _ => failed(error.to_string()),
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed(error.to_string()))?;
         let sender = runtime.block_on(async {
-            let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
-            let (sender, connection) =
-                handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+            let stream = UnixStream::connect(socket).await.map_err(refused)?;
+            let connected = handshake(TokioIo::new(stream)).await;
+            let (sender, connection) = connected.map_err(|error| failed(error.to_string()))?;
             // Its end is seen by the request that it cuts off.
             tokio::spawn(connection);
             Ok(sender)
         });
-        let sender = sender.map_err(failed)?;
-        Ok(Self { runtime, sender })
+        Ok(Self { runtime, sender: sender? })
     }
 
     pub fn get(&mut self, target: &str) -> Result<Response, Failure> {

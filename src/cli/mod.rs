@@ -1,7 +1,8 @@
 //! The command line: what was asked for, carried out and put into words.
 //!
 //! Each command is a file; here is what they share. Exit codes: 0 done, 1 it failed (the reason is
-//! on standard error), 2 the command line was wrong.
+//! on standard error), 2 the command line was wrong, 78 (EX_CONFIG of sysexits.h) the
+//! configuration is, and `moed serve` does not start.
 
 mod bench;
 mod bundle;
@@ -61,14 +62,23 @@ enum Command {
     Man(shell::Man),
 }
 
+/// The exit code that tells systemd not to try again: `RestartPreventExitStatus=` of moed.service.
+const CONFIGURATION_IS_WRONG: u8 = 78;
+
 /// What a command says when it has failed: `what: which: cause`, and what to do.
 type Failure = String;
 
 /// Reads the command line, does what it says.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
+    let mut code = ExitCode::FAILURE;
     let done = match arguments.command {
-        Command::Serve(command) => command.run(),
+        Command::Serve(command) => command.run().map_err(|ended| {
+            if ended.is_configuration {
+                code = ExitCode::from(CONFIGURATION_IS_WRONG);
+            }
+            ended.reason
+        }),
         Command::Query(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Check(command) => command.run(),
@@ -88,7 +98,7 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // Standard error is the last resort: if it can't be written, nobody can be told.
             let _ = writeln!(std::io::stderr(), "moed: {error}");
-            ExitCode::FAILURE
+            code
         }
     }
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use super::{Failure, failure};
 use crate::config::environment::Environment;
 use crate::config::{Config, ConfigError};
-use crate::daemon::serve::{Plan, Reread, listeners, run};
+use crate::daemon::serve::{Plan, Reread, ServeError, listeners, run};
 use crate::daemon::{Pretended, log};
 use crate::engine::Backend as _;
 use crate::engine::LoadOptions;
@@ -24,7 +24,7 @@ use crate::engine::tract::Tract;
     http://moed/v2/models/intent/infer\n\n\
     SIGTERM and SIGINT stop it: what was admitted is answered first. SIGHUP reads the \
     configuration again.\nExit codes: 0 stopped as asked; 1 it could not start, or requests were \
-    left when it had to stop.")]
+    left when it had to stop; 78 the configuration is wrong, and only you can mend it.")]
 pub struct Serve {
     /// The configuration; /etc/moed/moed.toml if that is there and none is named.
     #[arg(long, value_name = "FILE")]
@@ -58,23 +58,40 @@ pub struct Serve {
     sim: Option<u64>,
 }
 
+/// Why the daemon has ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub reason: Failure,
+    /// Starting it again would not help.
+    pub is_configuration: bool,
+}
+
+impl From<ServeError> for Ended {
+    fn from(error: ServeError) -> Self {
+        Self { is_configuration: error.is_configuration(), reason: failure(error) }
+    }
+}
+
 impl Serve {
-    pub fn run(self) -> Result<(), Failure> {
-        let config = self.read().map_err(failure)?;
+    pub fn run(self) -> Result<(), Ended> {
+        let config = self.read().map_err(ServeError::from)?;
         let environment = Environment::read();
         let path = self.socket.clone().or_else(|| environment.socket.clone());
         let path = path.or_else(|| config.socket.path.clone());
         let path = path.or_else(|| environment.listen_path());
         // Before the first thread: see `listeners`.
-        let listeners = listeners(&config, path).map_err(failure)?;
+        let listeners = listeners(&config, path).map_err(ServeError::from)?;
         if listeners.is_empty() {
-            return Err("socket: nowhere to listen: name a path with --socket".to_owned());
+            let reason = "socket: nowhere to listen: name a path with --socket".to_owned();
+            return Err(Ended { reason, is_configuration: true });
         }
         log::start(config.log.level);
-        let pretended = self.pretended().map_err(failure)?;
+        let pretended = self
+            .pretended()
+            .map_err(|error| Ended { reason: failure(error), is_configuration: false })?;
         let plan = Plan { config, backend: Box::new(Tract), pretended, listeners };
         let reread: Reread = Box::new(move || self.read());
-        run(plan, &reread).map_err(failure)
+        Ok(run(plan, &reread)?)
     }
 
     /// The configuration, with what the command line says instead.

@@ -119,19 +119,17 @@ fn seconds(
     Ok(Duration::from_secs(fields.integer_or(key, range, default.as_secs())?))
 }
 
-/// Where systemd puts a credential of the unit.
+/// Where systemd before 247, which knows no credentials, finds none, and `moed check` looks.
+const CREDENTIALS_FALLBACK: &str = "/etc/moed";
+
+/// Where systemd puts a credential of the unit; the file that it is made of, where it does not.
 #[expect(clippy::disallowed_methods, reason = "this is where the configuration is read")]
 fn credential_file(fields: &Fields, name: &str) -> Result<PathBuf, FieldError> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if !name.chars().all(is_plain) || name.starts_with('.') {
         return Err(fields.error("password_credential", "not a credential's name"));
     }
-    match std::env::var_os("CREDENTIALS_DIRECTORY") {
-        Some(directory) => Ok(PathBuf::from(directory).join(name)),
-        None => {
-            let cause = "systemd has given none; add LoadCredential= to the unit, or give \
-                         `password_file`";
-            Err(fields.error("password_credential", cause))
-        }
-    }
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let directory = directory.map_or_else(|| PathBuf::from(CREDENTIALS_FALLBACK), PathBuf::from);
+    Ok(directory.join(name))
 }

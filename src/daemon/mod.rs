@@ -7,11 +7,14 @@
 mod counters;
 pub mod log;
 pub mod serve;
+mod systemd;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+use tokio::sync::Notify;
 
 use crate::bundle::Limits;
 use crate::config::environment::Environment;
@@ -30,7 +33,9 @@ use crate::repository::load::LoadSettings;
 use crate::repository::slot::Slot;
 use crate::repository::version::Version;
 use crate::repository::{Event, Repository, RepositoryOptions};
+use crate::scheduler::probe::Passed;
 use crate::scheduler::{Scheduler, not_found, shown};
+use crate::transport::mqtt;
 use crate::transport::unix::Counters;
 
 /// Why the daemon does not start.
@@ -52,6 +57,8 @@ pub struct Daemon {
     scheduler: Arc<Scheduler>,
     metrics: Arc<Metrics>,
     is_stopping: AtomicBool,
+    /// Woken when something has changed in the repository.
+    changed: Arc<Notify>,
 }
 
 /// A model that is in no directory: pretended, for tests of what talks to the daemon.
@@ -85,9 +92,14 @@ impl Daemon {
             install: install_settings(config),
             home,
         };
+        let changed = Arc::<Notify>::default();
         let observer = {
             let (scheduler, metrics) = (Arc::clone(&scheduler), Arc::clone(&metrics));
-            Box::new(move |event: Event<'_>| note(&scheduler, &metrics, &event))
+            let changed = Arc::clone(&changed);
+            Box::new(move |event: Event<'_>| {
+                note(&scheduler, &metrics, &event);
+                changed.notify_one();
+            })
         };
         let count = {
             let metrics = Arc::clone(&metrics);
@@ -98,7 +110,8 @@ impl Daemon {
         };
         let repository = Repository::start(backend, options, fixed, observer, count, settled);
         let repository = repository.map_err(StartError::Threads)?;
-        Ok(Self { repository, scheduler, metrics, is_stopping: AtomicBool::new(false) })
+        let is_stopping = AtomicBool::new(false);
+        Ok(Self { repository, scheduler, metrics, is_stopping, changed })
     }
 
     /// Takes over what may change while the daemon runs: the home, and what is in the models
@@ -111,6 +124,16 @@ impl Daemon {
     /// Whether everything that was there at start has been loaded or has failed.
     pub fn is_settled(&self) -> bool {
         self.repository.is_settled()
+    }
+
+    /// Returns when something has changed in the repository since it returned last.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Calls `passed` when every worker has shown that it works: see [`Scheduler::probe`].
+    pub fn probe(&self, passed: Passed) {
+        self.scheduler.probe(passed);
     }
 
     /// From now on, it says that it is not ready.
@@ -276,6 +299,15 @@ pub fn install_settings(config: &Config) -> InstallSettings {
 /// The home that the configuration names.
 pub fn read_home(config: &Config) -> Result<Option<Arc<Home>>, ConfigError> {
     config.models.home.as_deref().map(|path| config::home::read(path).map(Arc::new)).transpose()
+}
+
+/// Asks the broker whether it would take this daemon; takes some seconds if it is not there.
+///
+/// # Errors
+/// Why not, in words.
+pub fn reach_broker(settings: &mqtt::Settings) -> Result<mqtt::Reached, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())?.block_on(mqtt::reach(settings))
 }
 
 /// Tells everybody what has changed in the repository.

@@ -1,5 +1,7 @@
 //! The process around the daemon: starts it, tells systemd, obeys signals, stops it.
 //!
+//! On sockets that systemd holds, connections are accepted when all models are loaded: until then
+//! clients wait, which a restart does not lose. On its own sockets, the daemon answers at once.
 //! One thread does all input and output. SIGTERM and SIGINT stop: nothing new is accepted, what
 //! was admitted is answered, within a bound. SIGHUP reads the configuration again; several of them
 //! while that goes on are one.
@@ -12,6 +14,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
+use super::systemd::{Extension, Status, Watchdog, tell, tell_reloading};
 use super::{Daemon, Pretended, StartError};
 use crate::config::{Config, ConfigError};
 use crate::engine::Backend;
@@ -19,11 +22,24 @@ use crate::infer::{Admin, ModelState, Service as _};
 use crate::transport::mqtt;
 use crate::transport::unix::{Access, Counters, ListenError, Listener, serve};
 
+impl ServeError {
+    /// Whether only its owner can make it start: trying again will not.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Config(_) | Self::Start(StartError::Config(_) | StartError::Kernel(_)) => true,
+            Self::Listen(error) => error.is_configuration(),
+            Self::Start(_) | Self::Process(_) | Self::Drain(_) => false,
+        }
+    }
+}
+
 /// Why the process ends with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error("process: {0}; free memory or raise its limits")]
@@ -72,22 +88,28 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
         let (admin, stopped) = (Arc::clone(&admin), stopped.clone());
         tokio::spawn(mqtt::serve(Arc::new(settings), admin, probe(), Arc::default(), stopped))
     });
-    let serving = serve(listeners, admin, Arc::clone(&settings), counters, stopped);
-    let serving = tokio::spawn(serving);
-    let mut watchdog = Watchdog::new();
+    let is_held = listeners.iter().any(Listener::is_inherited);
+    let mut held = Some(serve(listeners, admin, Arc::clone(&settings), counters, stopped));
+    let mut serving = if is_held { None } else { held.take().map(tokio::spawn) };
+    let mut extension = Extension::new(started);
+    let (mut watchdog, mut status) = (Watchdog::new(), Status::default());
     let mut is_ready_said = false;
     loop {
         tokio::select! {
             _ = &mut is_settled, if !is_ready_said => {
                 is_ready_said = true;
-                tell(&[NotifyState::Ready, NotifyState::Status(&summary(&daemon))]);
+                serving = serving.or_else(|| held.take().map(tokio::spawn));
+                status.tell(&summary(&daemon));
+                tell(&[NotifyState::Ready]);
                 let ms = started.elapsed().as_millis();
                 log::info!("ready after {ms} ms: {}", summary(&daemon));
             }
             Some(()) = signals.hang_up.recv() => reload(&daemon, reread, &config),
             Some(()) = signals.terminate.recv() => break,
             Some(()) = signals.interrupt.recv() => break,
-            () = watchdog.tick() => {
+            () = extension.tick(), if !is_ready_said => status.tell(&summary(&daemon)),
+            () = daemon.changed() => status.tell(&summary(&daemon)),
+            () = watchdog.passed(|passed| daemon.probe(passed)) => {
                 if daemon.is_live() {
                     tell(&[NotifyState::Watchdog]);
                 }
@@ -107,7 +129,9 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
     tokio::select! {
         drained = draining => {
             // The answers are on their way: connections end when they are written.
-            let _ = serving.await;
+            if let Some(serving) = serving {
+                let _ = serving.await;
+            }
             if let Some(broker) = broker {
                 let _ = broker.await;
             }
@@ -134,9 +158,7 @@ struct Signals {
 
 /// Takes over what may change while the daemon runs. A bad configuration changes nothing.
 fn reload(daemon: &Daemon, reread: &Reread, running: &Config) {
-    if let Ok(now) = NotifyState::monotonic_usec_now() {
-        tell(&[NotifyState::Reloading, now]);
-    }
+    tell_reloading();
     let reloaded = reread().and_then(|config| daemon.reload(&config).map(|()| config));
     match reloaded {
         Ok(config) => {
@@ -175,29 +197,6 @@ fn summary(daemon: &Daemon) -> String {
         })
         .collect();
     if texts.is_empty() { "no models yet".to_owned() } else { texts.join(", ") }
-}
-
-/// Tells systemd, if it listens.
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        log::warn!("systemd: can't be told: {error}");
-    }
-}
-
-/// Systemd wants to hear from time to time that the daemon lives.
-struct Watchdog(Option<tokio::time::Interval>);
-
-impl Watchdog {
-    fn new() -> Self {
-        Self(sd_notify::watchdog_enabled().map(|limit| tokio::time::interval(limit / 3)))
-    }
-
-    async fn tick(&mut self) {
-        match &mut self.0 {
-            Some(interval) => drop(interval.tick().await),
-            None => std::future::pending().await,
-        }
-    }
 }
 
 /// The sockets that a configuration asks for, or those that systemd has passed.

@@ -7,6 +7,7 @@
 
 pub mod batch;
 mod deadlines;
+pub mod probe;
 pub mod quarantine;
 pub mod queue;
 mod station;
@@ -22,6 +23,7 @@ use crate::infer::{Code, InferError, InferRequest};
 use crate::metrics::Metrics;
 use crate::repository::slot::Slot;
 use deadlines::Deadlines;
+use probe::{Passed, Probe};
 use quarantine::QuarantineOptions;
 use station::Station;
 
@@ -148,6 +150,14 @@ impl Scheduler {
     pub fn is_live(&self) -> bool {
         let now = Instant::now();
         !self.stations.load().values().any(|station| station.is_stuck(now))
+    }
+
+    /// Asks every worker whether it still works. `passed` is called when all have passed by their
+    /// queues, and never if one does not, or if its model goes before.
+    pub fn probe(&self, passed: Passed) {
+        let probe = Probe::new(passed);
+        self.stations.load().values().for_each(|station| station.probe(&probe));
+        probe.pass();
     }
 
     /// Lets what waits be computed until `deadline`, answers the rest, and refuses what comes.

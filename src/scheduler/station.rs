@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::probe::Probe;
 use super::quarantine::Quarantine;
 use super::queue::{Pushed, Queue};
 use super::{SchedulerOptions, shown};
@@ -51,6 +52,8 @@ struct State {
     quarantine: Quarantine,
     closing: bool,
     workers: usize,
+    /// For each worker, what it is asked and has not passed.
+    probes: Vec<Option<Arc<Probe>>>,
 }
 
 impl Station {
@@ -60,6 +63,7 @@ impl Station {
             quarantine: Quarantine::new(options.quarantine.clone()),
             closing: false,
             workers: 0,
+            probes: vec![None; options.workers],
         };
         Self {
             slot,
@@ -131,9 +135,14 @@ impl Station {
     }
 
     /// What a worker that has `version` does next; waits until there is something.
-    pub fn next(&self, version: Option<&Arc<Version>>, late: &mut Vec<Job>) -> Turn {
+    pub fn next(&self, worker: usize, version: Option<&Arc<Version>>, late: &mut Vec<Job>) -> Turn {
         let mut state = self.lock();
         loop {
+            if let Some(probe) = state.probes.get_mut(worker).and_then(Option::take) {
+                drop(state);
+                probe.pass();
+                state = self.lock();
+            }
             let now = Instant::now();
             state.queue.expire(now, late);
             if !late.is_empty() {
@@ -227,6 +236,18 @@ impl Station {
     /// Another version serves: its workers open it, and it starts without a past.
     pub fn renew(&self) {
         self.lock().quarantine.forget();
+        self.wake.notify_all();
+    }
+
+    /// Asks every worker. One that has not passed an older probe owes only this one from now on:
+    /// the older is never passed.
+    pub fn probe(&self, probe: &Arc<Probe>) {
+        let mut state = self.lock();
+        for place in &mut state.probes {
+            probe.expect_one();
+            *place = Some(Arc::clone(probe));
+        }
+        drop(state);
         self.wake.notify_all();
     }
 

@@ -47,7 +47,7 @@ impl Worker<'_> {
     fn work(mut self) {
         let mut late = Vec::new();
         loop {
-            match self.station.next(self.version.as_ref(), &mut late) {
+            match self.station.next(self.number, self.version.as_ref(), &mut late) {
                 Turn::Run(job) => {
                     self.station.note_busy(self.number, Some(Instant::now()));
                     self.serve(job);

@@ -15,7 +15,7 @@ struct LeftOut {
     run_by: &'static str,
 }
 
-const LEFT_OUT: [LeftOut; 4] = [
+const LEFT_OUT: [LeftOut; 6] = [
     LeftOut {
         script: "tests/vectors/check_onnxruntime.py",
         checks: "the expected outputs of the operators, against onnxruntime itself",
@@ -33,6 +33,18 @@ const LEFT_OUT: [LeftOut; 4] = [
         checks: "the kernels and operators of other CPUs than this one",
         needs: "root, a cross compiler and qemu",
         run_by: ".ci/run",
+    },
+    LeftOut {
+        script: ".ci/arm-daemon",
+        checks: "the packaged daemon itself, on emulated ARM CPUs",
+        needs: "root, a cross compiler and qemu",
+        run_by: ".ci/run",
+    },
+    LeftOut {
+        script: "tests/systemd/run",
+        checks: "the packages, under a real systemd: sockets, watchdog, sandbox, upgrade, purge",
+        needs: "root and systemd-nspawn",
+        run_by: "tests/run",
     },
     LeftOut {
         script: "tests/fuzz/Cargo.toml",

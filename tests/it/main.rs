@@ -27,5 +27,6 @@ mod repository;
 mod scheduler;
 mod sim;
 mod support;
+mod systemd;
 mod transport;
 mod updates;

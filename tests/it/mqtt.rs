@@ -6,6 +6,7 @@ mod exchange;
 mod faults;
 mod misbehaviour;
 mod presence;
+mod reach;
 mod secrets;
 mod session;
 mod topics;

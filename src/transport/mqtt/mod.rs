@@ -20,6 +20,7 @@ mod message;
 mod negotiation;
 mod outbox;
 pub mod parts;
+mod reach;
 mod remembered;
 mod secrets;
 mod session;
@@ -36,6 +37,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use connection::{Down, Notice, Sender};
 pub use counters::{Count, Counters};
+pub use reach::{Reached, reach};
 use session::{Event, Session};
 pub use settings::{Broker, Protocol, Settings, SettingsError, Tls};
 use state::State;
@@ -174,11 +176,11 @@ impl Reasons {
         if is_known {
             return;
         }
-        let (host, port, reason) = (&settings.broker.host, settings.broker.port, &down.reason);
+        let (broker, reason) = (&settings.broker, &down.reason);
         if down.is_refused {
-            log::error!("broker: {host}:{port}: {reason}; trying again from time to time");
+            log::error!("broker: {broker}: {reason}; trying again from time to time");
         } else {
-            log::warn!("broker: {host}:{port}: {reason}; trying again");
+            log::warn!("broker: {broker}: {reason}; trying again");
         }
         self.0 = Some((down.reason.clone(), now));
     }

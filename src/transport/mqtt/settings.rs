@@ -2,6 +2,7 @@
 //!
 //! Knows no file format: whoever reads a configuration fills in the fields.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -69,6 +70,7 @@ pub struct Settings {
 /// Where the broker is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broker {
+    /// A name or an address; or, if it begins with `/`, the path of a Unix socket.
     pub host: String,
     pub port: u16,
     pub is_tls: bool,
@@ -196,21 +198,46 @@ impl Settings {
     }
 }
 
+impl Broker {
+    /// Whether it is a Unix socket of this machine: no port, no TLS.
+    pub fn is_unix(&self) -> bool {
+        self.host.starts_with('/')
+    }
+}
+
+impl fmt::Display for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_unix() {
+            return f.write_str(&self.host);
+        }
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
 impl std::str::FromStr for Broker {
     type Err = SettingsError;
 
-    /// Reads `mqtt://host`, `mqtts://host` and `host`, each with a port or without.
+    /// Reads `mqtt://host`, `mqtts://host` and `host`, each with a port or without; and
+    /// `unix:///path`.
     fn from_str(text: &str) -> Result<Self, SettingsError> {
         let wrong = |cause| {
             // Not the text itself: it may hold a password.
             let given = if text.contains('@') { "..." } else { text };
             Err(SettingsError::Value { setting: "broker", given: given.to_owned(), cause })
         };
+        if let Some(path) = text.strip_prefix("unix://") {
+            return match path.len() {
+                2..=107 if path.starts_with('/') && !path.contains('\0') => {
+                    Ok(Self { host: path.to_owned(), port: 0, is_tls: false })
+                }
+                _ => wrong("give a path of at most 107 bytes, as in unix:///run/mosquitto.sock"),
+            };
+        }
         let (is_tls, rest) = match text.split_once("://") {
             None => (false, text),
             Some(("mqtt", rest)) => (false, rest),
             Some(("mqtts", rest)) => (true, rest),
-            Some(_) => return wrong("give mqtt://host:1883 or mqtts://host:8883"),
+            Some(_) => return wrong("give mqtt://host:1883, mqtts://host:8883 or unix:///path"),
         };
         if rest.contains('@') {
             return wrong("names no user and no password: give `username` and `password_file`");

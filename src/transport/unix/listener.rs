@@ -49,12 +49,20 @@ pub enum ListenError {
     Activation { cause: String },
 }
 
+impl ListenError {
+    /// Whether only its owner can make it listen: what is in the way will not go by itself.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::NotASocket { .. } | Self::LeavesHost { .. } | Self::Activation { .. })
+    }
+}
+
 /// A socket that somebody listens on, and who may use it.
 #[derive(Debug)]
 pub struct Listener {
     socket: BoundSocket,
     access: Access,
     file: Option<SocketFile>,
+    is_inherited: bool,
 }
 
 #[derive(Debug)]
@@ -127,7 +135,7 @@ impl Listener {
                 _ => return Err(failed("neither a Unix nor a TCP stream socket".to_owned())),
             },
         };
-        Ok(Self { socket, access, file: None })
+        Ok(Self { socket, access, file: None, is_inherited: true })
     }
 
     /// Binds `path`, whose directory is made if only that is missing. What a daemon that died has
@@ -169,7 +177,8 @@ impl Listener {
             let _ = fs::remove_file(&new);
             failed(error)
         })?;
-        Ok(Self { socket: BoundSocket::Unix(socket), access, file: Some(file) })
+        let socket = BoundSocket::Unix(socket);
+        Ok(Self { socket, access, file: Some(file), is_inherited: false })
     }
 
     /// Binds a TCP address, for clients that know no Unix sockets. There is no password: `address`
@@ -183,7 +192,13 @@ impl Listener {
         }
         let socket = std::net::TcpListener::bind(address)
             .map_err(|error| ListenError::Address { address, cause: error.to_string() })?;
-        Ok(Self { socket: BoundSocket::Tcp(socket), access: Access::Everybody, file: None })
+        let socket = BoundSocket::Tcp(socket);
+        Ok(Self { socket, access: Access::Everybody, file: None, is_inherited: false })
+    }
+
+    /// Whether it was there before this process, and will be after it: clients may wait.
+    pub fn is_inherited(&self) -> bool {
+        self.is_inherited
     }
 
     /// The address of a TCP listener: with port 0, the one that it got.

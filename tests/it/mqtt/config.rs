@@ -32,6 +32,10 @@ fn the_table_says_everything_and_the_rest_has_defaults() {
     assert!(settings.is_admin_allowed);
     let settings = Config::parse("[mqtt]\nbroker = \"localhost\"").unwrap().mqtt.unwrap();
     assert!(!settings.is_admin_allowed && settings.discovery_prefix.is_none());
+    let unix = Config::parse("[mqtt]\nbroker = \"unix:///run/mosquitto.sock\"").unwrap();
+    let broker = unix.mqtt.unwrap().broker;
+    assert!(broker.is_unix());
+    assert_eq!(broker.to_string(), "/run/mosquitto.sock");
     assert!(Config::parse("").unwrap().mqtt.is_none());
 }
 
@@ -41,6 +45,7 @@ fn what_can_not_be_is_refused_by_its_place() {
     for lines in [
         "",
         "broker = \"http://x\"",
+        "broker = \"unix://run/x\"",
         "broker = \"mqtt://me:secret@x\"",
         "broker = \"x\"\nprotocol = \"4\"",
         "broker = \"x\"\nnode = \"a/b\"",

@@ -44,6 +44,9 @@ pub(super) fn open(
     if let Some(username) = &settings.username {
         options.set_credentials(username, password.map_or("", Password::reveal));
     }
+    if broker.is_unix() {
+        options.set_transport(Transport::unix());
+    }
     if let Some(tls) = tls {
         options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
     }
