@@ -9,6 +9,7 @@
     reason = "a test ends by panicking, reads its environment, and starts threads as it likes"
 )]
 
+mod allocations;
 mod architecture;
 mod bundle;
 mod cli_resolve;
