@@ -14,6 +14,7 @@ mod architecture;
 mod bundle;
 mod cli_resolve;
 mod codec;
+mod config;
 mod engine;
 mod inspect;
 mod intent;
