@@ -51,6 +51,9 @@ const SENTENCES: [&str; 5] = [
     "how warm is it in the living room",
 ];
 
+/// A question to the pretended model.
+const SIM_BODY: &str = r#"{"x": [[1, 2]]}"#;
+
 /// Connections that send a request's head and never its end.
 const STALLED: usize = 200;
 
@@ -72,6 +75,7 @@ fn figures(moed: &Path, models: &Path, is_quick: bool) {
     overhead(moed, models, times(40, 4));
     several_clients(moed, models, seconds(5, 1));
     overload(moed, models, seconds(8, 2));
+    batches(moed, seconds(4, 1));
     stalled(moed, models, seconds(10, 2));
     start(moed, models, times(20, 3));
     memory_and_idleness(moed, models, times(2000, 200), seconds(30, 3));
@@ -215,7 +219,7 @@ fn overload(moed: &Path, models: &Path, time: Duration) {
     );
     println!("# sim: a pretended model that sleeps 5 ms, so that the daemon's own part shows;");
     println!("# intent: computing, sending and asking share the processors");
-    let cases = [("sim", r#"{"x": [[1, 2]]}"#.to_owned()), ("intent", body(SENTENCES[0]))];
+    let cases = [("sim", SIM_BODY.to_owned()), ("intent", body(SENTENCES[0]))];
     for (model, body) in cases {
         let daemon =
             Daemon::start(moed, &Options { sim_ms: Some(5), ..Options::of_models(models) });
@@ -233,6 +237,18 @@ fn overload(moed: &Path, models: &Path, time: Duration) {
             figure(&name("refusal_max"), us(percentile(&mut refused, 1.0)) / 1e3, "ms");
         }
         figure(&name("unanswered"), seen.unanswered as f64, "requests");
+    }
+}
+
+/// Requests of 8 clients, each alone and up to 8 in one run.
+fn batches(moed: &Path, time: Duration) {
+    let nothing = tempfile::tempdir().unwrap();
+    println!("# batches: 8 clients of the pretended model, whose run takes 5 ms for any rows");
+    for (name, config) in [("off", ""), ("of_8", "[scheduler]\nbatch_rows_max = 8\n")] {
+        let options = Options { sim_ms: Some(5), config, ..Options::of_models(nothing.path()) };
+        let daemon = Daemon::start(moed, &options);
+        let rate = overload::capacity(&daemon.socket(), "sim", SIM_BODY, time);
+        figure(&format!("batches_{name}_rate"), rate, "answers/s");
     }
 }
 

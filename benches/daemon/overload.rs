@@ -46,7 +46,8 @@ pub fn run(socket: &Path, model: &str, body: &str, time: Duration) -> Seen {
     Seen { capacity, ..seen }
 }
 
-fn capacity(socket: &Path, model: &str, body: &str, time: Duration) -> f64 {
+/// Answers in a second to clients that wait for theirs.
+pub fn capacity(socket: &Path, model: &str, body: &str, time: Duration) -> f64 {
     let start = Instant::now();
     let ask = || {
         let mut client = Client::connect(socket);

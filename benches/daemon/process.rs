@@ -17,11 +17,13 @@ pub struct Options {
     pub models: PathBuf,
     /// Serves the pretended model `sim` too, which takes so long.
     pub sim_ms: Option<u64>,
+    /// The configuration's text.
+    pub config: &'static str,
 }
 
 impl Options {
     pub fn of_models(models: &Path) -> Self {
-        Self { models: models.to_owned(), sim_ms: None }
+        Self { models: models.to_owned(), ..Self::default() }
     }
 }
 
@@ -42,7 +44,9 @@ impl Daemon {
         let log = fs::File::create(at("log")).unwrap();
         let started = Instant::now();
         let mut command = Command::new(moed);
-        command.args(["serve", "--config", "/dev/null", "--models"]).arg(&options.models);
+        fs::write(at("moed.toml"), options.config).unwrap();
+        command.arg("serve").arg("--config").arg(at("moed.toml"));
+        command.arg("--models").arg(&options.models);
         command.arg("--socket").arg(at("moed.sock"));
         command.arg("--admin-socket").arg(at("admin.sock"));
         command.args(options.sim_ms.map(|ms| format!("--sim={ms}")));

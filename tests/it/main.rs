@@ -12,6 +12,7 @@
 mod allocations;
 mod architecture;
 mod bundle;
+mod cli;
 mod cli_resolve;
 mod codec;
 mod config;

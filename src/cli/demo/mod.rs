@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::process::Process;
-use super::{Failure, failure, print};
+use super::{Failure, print};
 use crate::config::MODEL_DIRECTORIES;
 use sentences::{Numbers, SENTENCES, misspell};
 use show::Style;
@@ -53,7 +53,7 @@ struct Tally {
 
 impl Demo {
     pub fn run(self) -> Result<(), Failure> {
-        let models = self.models.clone().map_or_else(shipped, Ok)?;
+        let models = directory(self.models.as_deref())?;
         let daemon = Process::start(&models, &[], Some(HOME))?;
         let socket = daemon.socket();
         let (place, ms) = (socket.display(), daemon.start.as_millis());
@@ -99,13 +99,14 @@ impl Demo {
     }
 }
 
-/// Where the shipped model is.
-fn shipped() -> Result<PathBuf, Failure> {
-    let places = MODEL_DIRECTORIES.map(Path::new);
-    let found = places.into_iter().find(|place| place.join(MODEL).join("manifest.toml").exists());
-    found.map(Path::to_owned).ok_or_else(|| {
-        let places = MODEL_DIRECTORIES.join(", ");
-        failure(format!("model `{MODEL}`: not in {places}: name its directory with --models"))
+/// The directory that the model is in: the one that was named, or one of those where models are.
+fn directory(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    let places = named.map_or_else(|| MODEL_DIRECTORIES.map(Path::new).to_vec(), |one| vec![one]);
+    let has_model = |place: &&Path| place.join(MODEL).join("manifest.toml").exists();
+    places.iter().copied().find(has_model).map(Path::to_owned).ok_or_else(|| {
+        let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+        let places = places.join(", ");
+        format!("model `{MODEL}`: not in {places}: name the directory that has it with --models")
     })
 }
 

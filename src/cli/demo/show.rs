@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 
 use serde_json::Value;
 
-use super::super::query::slots;
+use crate::cli::query::{experts, slots};
 use crate::config::environment::Environment;
 
 /// What a terminal has at least.
@@ -55,7 +55,8 @@ impl Style {
     /// An answer, and whether it is what was meant.
     pub fn answer(self, text: &str, is_right: bool, answer: &Value) -> String {
         let sure = answer.get("confidence").and_then(Value::as_f64).unwrap_or(0.0) * 100.0;
-        let us = parameter(answer, "compute_us").and_then(Value::as_u64).unwrap_or(0);
+        let us = answer.get("parameters").and_then(|all| all.get("compute_us")?.as_u64());
+        let us = us.unwrap_or(0);
         let mark = match is_right {
             true => self.paint(Colour::Green, "ok"),
             false => self.paint(Colour::Red, "--"),
@@ -68,17 +69,6 @@ impl Style {
             self.paint(Colour::Faint, &done)
         )
     }
-}
-
-fn parameter<'a>(answer: &'a Value, name: &str) -> Option<&'a Value> {
-    answer.get("parameters")?.get(name)
-}
-
-/// How many experts ran in each layer: `1+2`.
-fn experts(answer: &Value) -> String {
-    let layers = parameter(answer, "experts").and_then(Value::as_array);
-    let counts = layers.into_iter().flatten().filter_map(Value::as_array);
-    counts.map(|layer| layer.len().to_string()).collect::<Vec<_>>().join("+")
 }
 
 /// The intent, its slots, and what in the home it is done to.

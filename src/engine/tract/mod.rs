@@ -62,6 +62,15 @@ impl TractModel {
     pub fn operators(&self) -> &BTreeMap<(String, String), u64> {
         &self.operators
     }
+
+    /// What tract has made of them: how often each of its own operators runs, by its name.
+    pub fn plan_operators(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for node in &self.plan.model().nodes {
+            *counts.entry(node.op.name().into_owned()).or_default() += 1;
+        }
+        counts
+    }
 }
 
 impl Model for TractModel {
