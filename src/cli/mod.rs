@@ -8,7 +8,6 @@ mod bundle;
 mod check;
 mod client;
 mod demo;
-
 mod inspect;
 mod models;
 mod process;

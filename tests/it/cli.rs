@@ -153,6 +153,31 @@ fn the_daemon_is_asked_managed_reloaded_and_stopped() {
 }
 
 #[test]
+fn a_socket_that_systemd_passes_is_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("held.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).expect("it can be bound");
+    // What systemd does: the socket is descriptor 3, and the process knows that it is meant.
+    let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$ \
+                  LISTEN_FDNAMES=moed.socket; exec \"$@\"";
+    let mut daemon = Command::new("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_moed"), "serve", "--sim"])
+        .args(["--config", "/dev/null", "--models"])
+        .arg(directory.path())
+        .stdin(std::os::fd::OwnedFd::from(listener))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a shell");
+    // It waits until the daemon is there.
+    let place = socket.to_str().expect("text");
+    let (code, out, err) = run(&["query", "--socket", place, "sim", "{\"x\": [[1, 2]]}"]);
+    let _ = daemon.kill();
+    let _ = daemon.wait();
+    assert!(code == 0 && out.starts_with("y="), "{out}{err}");
+    assert!(socket.exists(), "it is systemd's, and stays");
+}
+
+#[test]
 fn the_demo_understands_fits_and_leaves_nothing() {
     let (code, out, err) = run(&["demo"]);
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
