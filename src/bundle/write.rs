@@ -57,6 +57,11 @@ pub fn write(
     }
     let name = to.file_name().ok_or_else(|| BundleError::write("bundle", "it has no name"))?;
     let partial = to.with_file_name(format!(".{}.partial", name.to_string_lossy()));
+    let parent = to.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(|error| {
+        let cause = format!("{}: {}; name another place", parent.display(), error.kind());
+        BundleError::write("bundle", cause)
+    })?;
     fs::create_dir(&partial).map_err(|error| {
         let cause = format!("{}; remove `{}`", error.kind(), partial.display());
         BundleError::write("bundle", cause)

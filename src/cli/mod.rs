@@ -9,7 +9,6 @@ mod bundle;
 mod check;
 mod client;
 mod demo;
-
 mod inspect;
 mod models;
 mod process;

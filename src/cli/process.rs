@@ -26,19 +26,23 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a daemon that serves the models in `models`, and waits until it is ready.
-    pub fn start(models: &Path, arguments: &[&str]) -> Result<Self, Failure> {
+    /// Starts a daemon that serves the models in `models`, for a home if one is given, and waits
+    /// until it is ready.
+    pub fn start(models: &Path, arguments: &[&str], home: Option<&str>) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| format!("daemon: can't be started: {error}");
         let dir = new_directory().map_err(failed)?;
         let log = File::create(dir.join("log")).map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;
+        let mut command = Command::new(program);
+        command.args(["serve", "--config", "/dev/null", "--socket"]).arg(dir.join("moed.sock"));
+        command.arg("--models").arg(models).args(arguments);
+        if let Some(home) = home {
+            let file = dir.join("home.toml");
+            fs::write(&file, home).map_err(failed)?;
+            command.arg("--home").arg(file);
+        }
         let started = Instant::now();
-        let child = Command::new(program)
-            .args(["serve", "--config", "/dev/null", "--socket"])
-            .arg(dir.join("moed.sock"))
-            .arg("--models")
-            .arg(models)
-            .args(arguments)
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

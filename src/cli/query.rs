@@ -16,8 +16,11 @@ use super::{Failure, print};
     moed query intent --json --budget 0 'turn on the kitchen light'\n  \
     moed query m '{\"x\": [[1.5, 2]]}'\n  \
     moed query intent - < sentences.txt         one question on each line, one answer on each\n\n\
+    It shows what is meant and how sure the model is, then how many experts ran in each layer and\n\
+    how long that took.\n\n\
     The socket is the one that --socket or MOED_SOCKET names, or else /run/moed/moed.sock or\n\
-    $XDG_RUNTIME_DIR/moed/moed.sock, whichever is there.")]
+    $XDG_RUNTIME_DIR/moed/moed.sock, whichever is there. The exit code is 1 if a question has no\n\
+    answer.")]
 pub struct Query {
     /// The model's name, as `moed models` shows it.
     model: String,
@@ -128,16 +131,21 @@ pub fn slots(answer: &Value) -> Vec<String> {
     slots.into_iter().flatten().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-/// `k 2, 14 experts, 210 us`
-pub fn cost(answer: &Value) -> String {
-    let parameters = answer.get("parameters");
-    let number = |name: &str| parameters?.get(name)?.as_u64();
-    let layers = || parameters?.get("experts")?.as_array();
-    let experts = layers()
-        .map(|layers| layers.iter().filter_map(Value::as_array).map(Vec::len).sum::<usize>());
+/// `experts 1+2, 210 us`
+fn cost(answer: &Value) -> String {
+    let experts = experts(answer);
     let mut texts = Vec::new();
-    texts.extend(number("k").filter(|k| *k > 0).map(|k| format!("k {k}")));
-    texts.extend(experts.filter(|n| *n > 0).map(|n| format!("{n} experts")));
-    texts.extend(number("compute_us").map(|us| format!("{us} us")));
+    if !experts.is_empty() {
+        texts.push(format!("experts {experts}"));
+    }
+    let us = answer.get("parameters").and_then(|all| all.get("compute_us")?.as_u64());
+    texts.extend(us.map(|us| format!("{us} us")));
     texts.join(", ")
+}
+
+/// How many experts ran in each layer: `1+2`.
+pub fn experts(answer: &Value) -> String {
+    let layers = answer.get("parameters").and_then(|all| all.get("experts")?.as_array());
+    let counts = layers.into_iter().flatten().filter_map(Value::as_array);
+    counts.map(|layer| layer.len().to_string()).collect::<Vec<_>>().join("+")
 }

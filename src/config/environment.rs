@@ -28,6 +28,8 @@ pub struct Environment {
     /// Given by systemd, or where this user's programs keep what must last.
     pub state_dir: Option<PathBuf>,
     pub is_root: bool,
+    /// Whether output shall have no colours: <https://no-color.org>.
+    pub is_plain: bool,
 }
 
 impl Environment {
@@ -47,6 +49,7 @@ impl Environment {
             runtime_dir: path("XDG_RUNTIME_DIR"),
             state_dir: state_dir.or_else(|| if is_root { None } else { of_user() }),
             is_root,
+            is_plain: path("NO_COLOR").is_some(),
         }
     }
 

@@ -74,11 +74,6 @@ impl Plan {
         !self.rejected.contains(&fingerprint) && !self.failures.iter().any(waits)
     }
 
-    /// When a failed load is tried again.
-    pub fn next_retry(&self) -> Option<Instant> {
-        self.failures.iter().map(|failure| failure.retry_at).min()
-    }
-
     pub fn note_loaded(&mut self, candidate: &Candidate) {
         self.failures.retain(|failure| failure.fingerprint != candidate.fingerprint);
         (self.is_due, self.is_unloaded) = (false, false);

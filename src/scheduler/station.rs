@@ -117,8 +117,9 @@ impl Station {
         let pushed = state.queue.push(now, job, &client, priority, deadline);
         let queued = state.queue.len();
         let wait = state.queue.wait_estimate(self.options.workers);
-        drop(state);
+        // While the lock is held: a worker that takes it at once notes that after this.
         self.metrics.note_queued(queued);
+        drop(state);
         match pushed {
             Pushed::Admitted => self.wake.notify_one(),
             Pushed::Replaced(other) => self.refuse(other, overloaded(queued, wait)),
@@ -217,8 +218,8 @@ impl Station {
         state.queue.drain(&mut jobs);
         let remaining = state.quarantine.remaining(now).unwrap_or_default();
         let reason = state.quarantine.reason().unwrap_or_default().to_owned();
-        drop(state);
         self.metrics.note_queued(0);
+        drop(state);
         let name = &**self.slot.name();
         log::error!(MODEL = name; "model {name}: quarantined: {reason}");
         for job in jobs {

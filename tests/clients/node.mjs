@@ -36,6 +36,20 @@ assert.deepEqual(answers.map(({ body }) => JSON.parse(body).answer.text), texts)
 const doubled = await infer('double', { x: [[1, 2, 3, 4], [5, 6, 7, 8]] })
 assert.deepEqual(JSON.parse(doubled.body).y, [[2, 4, 6, 8], [10, 12, 14, 16]])
 
+// Binary data, both ways.
+const values = new Float32Array([0.5, 1.5, -2, 4])
+const header = Buffer.from(JSON.stringify({
+  inputs: [{ name: 'x', shape: [1, 4], datatype: 'FP32', parameters: { binary_data_size: 16 } }],
+  outputs: [{ name: 'y', parameters: { binary_data: true } }],
+}))
+const length = { 'Inference-Header-Content-Length': header.length }
+const packed = Buffer.concat([header, Buffer.from(values.buffer)])
+const binary = await ask('POST', '/v2/models/double/infer', packed, length)
+assert.equal(binary.status, 200, binary.body.toString())
+const start = Number(binary.headers['inference-header-content-length'])
+const numbers = Array.from({ length: 4 }, (_, at) => binary.body.readFloatLE(start + 4 * at))
+assert.deepEqual(numbers, [1, 3, -4, 8])
+
 const wrong = await infer('intent', { txt: 'on' })
 assert.equal(wrong.status, 400)
 assert.match(JSON.parse(wrong.body).error, /takes: text/)

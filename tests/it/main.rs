@@ -9,10 +9,13 @@
     reason = "a test ends by panicking, reads its environment, and starts threads as it likes"
 )]
 
+mod allocations;
 mod architecture;
 mod bundle;
+mod cli;
 mod cli_resolve;
 mod codec;
+mod config;
 mod engine;
 mod inspect;
 mod intent;

@@ -1,5 +1,6 @@
 //! What several tests need: fixtures, and comparisons.
 
+pub mod allocations;
 pub mod http;
 pub mod mqtt;
 pub mod service;

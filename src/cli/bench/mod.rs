@@ -140,7 +140,7 @@ fn over_socket(
     let path = std::path::absolute(&subject.path).map_err(failure)?;
     let linked = std::os::unix::fs::symlink(path, models.join(&subject.name)).map_err(failure);
     let measured = linked.and_then(|()| {
-        let daemon = Process::start(&models, &["--threads", &threads.to_string()])?;
+        let daemon = Process::start(&models, &["--threads", &threads.to_string()], None)?;
         let bodies = subject.questions.iter().map(|question| body::of(question));
         let bodies: Vec<Vec<u8>> = bodies.collect::<Result<_, _>>()?;
         let target = format!("/v2/models/{}/infer", path_part(&subject.name));

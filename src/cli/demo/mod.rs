@@ -1,6 +1,7 @@
 //! `moed demo`: a daemon, a socket, and sentences that come back understood.
 
 mod sentences;
+mod show;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,18 +10,24 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::process::Process;
-use super::query::slots;
-use super::{Failure, failure, print};
+use super::{Failure, print};
 use crate::config::MODEL_DIRECTORIES;
 use sentences::{Numbers, SENTENCES, misspell};
+use show::Style;
 
 const MODEL: &str = "intent";
+
+/// Whose rooms and devices the sentences are about.
+const HOME: &str = include_str!("home.toml");
 
 /// Starts a daemon with the model that is shipped and asks it forty questions.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  moed demo\n  moed demo --seed 7 --keep\n\n\
+    For each sentence it shows what is to be done in a home that is made up for this, how sure\n\
+    the model is, how many experts ran in each of its layers, and how long that took.\n\n\
     The daemon listens on a socket in a new directory and is stopped at the end, unless --keep\n\
-    is given: then it goes on, and how to ask and to stop it is shown.")]
+    is given: then it goes on, and how to ask and to stop it is shown. Colours are for terminals;\n\
+    NO_COLOR=1 turns them off.")]
 pub struct Demo {
     /// Where the model `intent` is.
     #[arg(long, value_name = "DIR")]
@@ -46,11 +53,13 @@ struct Tally {
 
 impl Demo {
     pub fn run(self) -> Result<(), Failure> {
-        let models = self.models.clone().map_or_else(shipped, Ok)?;
-        let daemon = Process::start(&models, &[])?;
+        let models = directory(self.models.as_deref())?;
+        let daemon = Process::start(&models, &[], Some(HOME))?;
         let socket = daemon.socket();
         let (place, ms) = (socket.display(), daemon.start.as_millis());
-        print(&format!("moed serves {MODEL} on {place}, ready after {ms} ms\n\n{}", head()))?;
+        let style = Style::of_standard_output();
+        let head = style.head();
+        print(&format!("moed serves {MODEL} on {place},\nready after {ms} ms\n\n{head}"))?;
         let mut client = daemon.client()?;
         let mut tally = Tally::default();
         let mut numbers = Numbers::new(self.seed);
@@ -75,60 +84,30 @@ impl Demo {
             let is_right = intent == sentence.intent
                 || refusals.contains(&intent) && refusals.contains(&sentence.intent);
             tally.note(is_misspelt, is_right, took, &answer);
-            print(&line(&text, intent, is_right, &answer))?;
+            print(&style.answer(&text, is_right, &answer))?;
         }
         print(&tally.summary(daemon.resident_bytes()))?;
         if self.keep {
-            let pid = daemon.keep();
-            let socket = socket.display();
+            let dir = socket.parent().unwrap_or(&socket).display();
+            let (pid, socket) = (daemon.keep(), socket.display());
             return print(&format!(
-                "\nThe daemon goes on. Ask it:\n  moed query {MODEL} --socket {socket} 'turn on \
-                 the light'\nStop it:\n  kill {pid}\n"
+                "\nThe daemon goes on. Ask it:\n  moed query {MODEL} 'turn on the light' --socket \
+                 {socket}\nStop it:\n  kill {pid} && rm -r {dir}\n"
             ));
         }
         Ok(())
     }
 }
 
-/// Where the shipped model is.
-fn shipped() -> Result<PathBuf, Failure> {
-    let places = MODEL_DIRECTORIES.map(Path::new);
-    let found = places.into_iter().find(|place| place.join(MODEL).join("manifest.toml").exists());
-    found.map(Path::to_owned).ok_or_else(|| {
-        let places = MODEL_DIRECTORIES.join(", ");
-        failure(format!("model `{MODEL}`: not in {places}: name its directory with --models"))
+/// The directory that the model is in: the one that was named, or one of those where models are.
+fn directory(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    let places = named.map_or_else(|| MODEL_DIRECTORIES.map(Path::new).to_vec(), |one| vec![one]);
+    let has_model = |place: &&Path| place.join(MODEL).join("manifest.toml").exists();
+    places.iter().copied().find(has_model).map(Path::to_owned).ok_or_else(|| {
+        let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+        let places = places.join(", ");
+        format!("model `{MODEL}`: not in {places}: name the directory that has it with --models")
     })
-}
-
-/// The columns' names.
-fn head() -> String {
-    format!(
-        "     {:<48} {:<25} {:>4} {:>2} {:>7} {:>6}\n",
-        "what was said", "what it means", "sure", "k", "experts", "us"
-    )
-}
-
-fn line(text: &str, intent: &str, is_right: bool, answer: &Value) -> String {
-    let parameters = answer.get("parameters");
-    let number = |name: &str| parameters.and_then(|all| all.get(name)?.as_u64()).unwrap_or(0);
-    let experts: Vec<_> = parameters
-        .and_then(|all| all.get("experts")?.as_array())
-        .into_iter()
-        .flatten()
-        .filter_map(|layer| Some(layer.as_array()?.len().to_string()))
-        .collect();
-    let sure = answer.get("confidence").and_then(Value::as_f64).unwrap_or(0.0) * 100.0;
-    let mark = if is_right { "ok" } else { "--" };
-    let first = format!(
-        "{mark:<4} {text:<48} {intent:<25} {sure:>3.0}% {:>2} {:>7} {:>6}\n",
-        number("k"),
-        experts.join("+"),
-        number("compute_us"),
-    );
-    match slots(answer) {
-        slots if slots.is_empty() => first,
-        slots => format!("{first}     {:<48} {}\n", "", slots.join("  ")),
-    }
 }
 
 impl Tally {
@@ -148,15 +127,14 @@ impl Tally {
         let compute = self.compute_us.get(self.compute_us.len() / 2).copied().unwrap_or(0);
         let both = self.there_and_back.get(self.asked / 2).copied().unwrap_or_default();
         let memory = resident_bytes.map_or_else(String::new, |bytes| {
-            format!("the daemon has {:.1} MiB in memory\n", bytes as f64 / f64::from(1 << 20))
+            format!("the daemon takes {:.1} MiB of memory\n", bytes as f64 / f64::from(1 << 20))
         });
         format!(
-            "\n{} of {} understood as they were meant; of {} with a spelling mistake, {}\n\
-             median: {compute} us computing, {} us from question to answer over the socket\n\
-             {memory}\
-             For comparison: hassil, which matches templates, is published with 37.5% and 63.3%\n\
-             of two benchmarks' sentences, without spelling mistakes (assist, assist-mini; other\n\
-             sentences than these).\n",
+            "\n{} of {} were understood; of the {} with a slip of the finger, {}\n\
+             median: {compute} us to compute, {} us from question to answer over the socket\n\
+             {memory}\n\
+             For comparison: hassil, which matches templates, is published with 37.5% of assist\n\
+             and 63.3% of assist-mini, two benchmarks of other sentences, without such slips.\n",
             self.right,
             self.asked,
             self.misspelt,

@@ -50,14 +50,6 @@ pub enum Gating {
     Split(SwiGlu),
 }
 
-/// What a run read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Touched {
-    /// Experts that ran, ascending, with the number of rows each ran for.
-    pub experts: Vec<(u32, u32)>,
-    pub weight_bytes: u64,
-}
-
 /// Buffers of [`Experts::run`], which may serve several layers one after the other.
 #[derive(Debug, Default)]
 pub struct Workspace {
@@ -119,7 +111,10 @@ impl Experts {
     }
 
     /// Computes `out[rows, hidden]` from `x[rows, hidden]`, `logits[rows, experts]` and, where
-    /// the node has them, router weights of the same shape, with at most `k` experts a row.
+    /// the node has them, router weights of the same shape, with at most `k` experts a row. `ran`
+    /// becomes the experts that ran, ascending, with the number of rows each ran for.
+    ///
+    /// Allocates nothing once its buffers have grown to what the model and its inputs need.
     #[expect(clippy::too_many_arguments, reason = "the operator's inputs, one each")]
     pub fn run(
         &self,
@@ -131,7 +126,8 @@ impl Experts {
         router_weights: Option<&[f32]>,
         k: usize,
         out: &mut [f32],
-    ) -> Result<Touched, NotFinite> {
+        ran: &mut Vec<(u32, u32)>,
+    ) -> Result<(), NotFinite> {
         workspace.rows_of.clear();
         workspace.rows_of.resize(self.experts, 0);
         let rows_max = (INNER_FLOATS_MAX / (k.max(1) * self.inter)).clamp(1, ROWS_MAX);
@@ -148,10 +144,10 @@ impl Experts {
             }
             self.pass(kernel, pool, workspace, x, out).map_err(in_all)?;
         }
-        let ran = workspace.rows_of.iter().enumerate().filter(|(_, rows)| **rows > 0);
-        let experts: Vec<_> = ran.map(|(expert, rows)| (expert as u32, *rows)).collect();
-        let weight_bytes = (experts.len() * self.expert_bytes()) as u64;
-        Ok(Touched { experts, weight_bytes })
+        let rows_of = (0..).zip(&workspace.rows_of).map(|(expert, rows)| (expert, *rows));
+        ran.clear();
+        ran.extend(rows_of.filter(|(_, rows)| *rows > 0));
+        Ok(())
     }
 
     /// Fills the workspace's pairs and groups. Fails on a router's number that no choice can be

@@ -6,8 +6,6 @@
 //! `log(max(score, 1e-20))` for those and a sentinel for the others: what `QMoE`'s softmax over
 //! the chosen turns into `score / sum of scores`. Ties go to the lower index, unlike `QMoE`'s.
 
-use std::borrow::Cow;
-
 use super::activation::sigmoid;
 use super::projection::{Buffers, Projection, Rows};
 use crate::engine::kernel::Kernel;
@@ -33,6 +31,7 @@ pub struct GroupRouter {
 pub struct Workspace {
     rows: Vec<u32>,
     projection: Buffers,
+    logits: Vec<f32>,
     scores: Vec<f32>,
     biased: Vec<f32>,
     /// The score of each group.
@@ -49,33 +48,37 @@ impl GroupRouter {
     }
 
     /// Logits `[rows, experts]` of the operator's first input.
-    pub fn logits<'a>(
+    fn logits<'a>(
+        &self,
+        kernel: &dyn Kernel,
+        rows: &mut Vec<u32>,
+        buffers: &mut Buffers,
+        logits: &'a mut Vec<f32>,
+        x: &'a [f32],
+    ) -> &'a [f32] {
+        let Some(projection) = &self.projection else { return x };
+        rows.clear();
+        rows.extend(0..(x.len() / projection.k) as u32);
+        logits.resize(rows.len() * projection.n, 0.0);
+        let (features, x) = (0..projection.n, Rows::Float(x));
+        projection.multiply(kernel, 0, features, x, rows, logits, buffers);
+        logits
+    }
+
+    /// `out[rows, experts]` of `x`: log scores of the chosen, the sentinel elsewhere. Fails on a
+    /// logit that is a NaN.
+    pub fn route(
         &self,
         kernel: &dyn Kernel,
         workspace: &mut Workspace,
-        x: &'a [f32],
-    ) -> Cow<'a, [f32]> {
-        let Some(projection) = &self.projection else { return Cow::Borrowed(x) };
-        let Workspace { rows, projection: buffers, .. } = workspace;
-        rows.clear();
-        rows.extend(0..(x.len() / projection.k) as u32);
-        let mut logits = vec![0f32; rows.len() * projection.n];
-        let (features, x) = (0..projection.n, Rows::Float(x));
-        projection.multiply(kernel, 0, features, x, rows, &mut logits, buffers);
-        Cow::Owned(logits)
-    }
-
-    /// `out[rows, experts]`: log scores of the chosen, the sentinel elsewhere. Fails on a logit
-    /// that is a NaN.
-    pub fn route(
-        &self,
-        workspace: &mut Workspace,
-        logits: &[f32],
+        x: &[f32],
         out: &mut [f32],
     ) -> Result<(), NotFinite> {
         let experts = self.bias.len();
         let size = experts / self.groups;
-        let Workspace { scores, biased, rank, best, kept, order, .. } = workspace;
+        let Workspace { rows, projection, logits, scores, biased, rank, best, kept, order } =
+            workspace;
+        let logits = self.logits(kernel, rows, projection, logits, x);
         scores.resize(experts, 0.0);
         biased.resize(experts, 0.0);
         let rows = logits.chunks_exact(experts).zip(out.chunks_exact_mut(experts));
@@ -105,9 +108,18 @@ impl GroupRouter {
         Ok(())
     }
 
-    /// `selection[rows, experts]`: biased scores; `weights[rows, experts]`: scores.
-    pub fn full_scores(&self, logits: &[f32], selection: &mut [f32], weights: &mut [f32]) {
+    /// Of `x`, `selection[rows, experts]`: biased scores; `weights[rows, experts]`: scores.
+    pub fn full_scores(
+        &self,
+        kernel: &dyn Kernel,
+        workspace: &mut Workspace,
+        x: &[f32],
+        selection: &mut [f32],
+        weights: &mut [f32],
+    ) {
         let experts = self.bias.len();
+        let Workspace { rows, projection, logits, .. } = workspace;
+        let logits = self.logits(kernel, rows, projection, logits, x);
         let rows = logits.chunks_exact(experts);
         let out = selection.chunks_exact_mut(experts).zip(weights.chunks_exact_mut(experts));
         for (logits, (selection, weights)) in rows.zip(out) {

@@ -3,7 +3,6 @@
 //! tract makes operators through plain functions that can carry no state, so the parsed ones wait
 //! in a thread-local list while [`super::build`]'s thread parses the graph.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
-use super::session::{RunContext, not_finite};
+use super::session::{Floats, RunContext, not_finite};
 use crate::engine::LayerInfo;
 use crate::engine::moe::experts::Experts;
 use crate::engine::moe::group_router::GroupRouter;
@@ -239,17 +238,35 @@ impl Op for Operator {
 impl EvalOp for Operator {
     not_out_of_plan!();
 
+    /// Allocates what tract wants, the outputs, and nothing else.
     fn eval(&self, context: &EvalContext<'_>, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let run = context.shared.and_then(|shared| shared.get::<RefCell<RunContext>>());
         let mut run = run.context("run outside a session")?.try_borrow_mut()?;
-        let x = floats(&inputs[0])?;
-        let width = self.width_out();
+        let mut floats = std::mem::take(&mut run.floats);
+        let outputs = self.eval_with(&mut run, &mut floats, &inputs);
+        run.floats = floats;
+        outputs
+    }
+}
+
+impl Operator {
+    fn eval_with(
+        &self,
+        run: &mut RunContext,
+        floats: &mut Floats,
+        inputs: &[TValue],
+    ) -> TractResult<TVec<TValue>> {
+        let datum_type = inputs[0].datum_type();
+        let Floats { inputs: [x, router, weights], output } = floats;
+        let x = widened(&inputs[0], x)?;
+        let mut shape: TVec<usize> = inputs[0].shape().into();
+        *shape.last_mut().context("rank 0")? = self.width_out();
         match self {
             Self::Experts { layer, experts } => {
-                let router = floats(&inputs[1])?;
-                let router_weights = inputs.get(2).map(floats).transpose()?;
+                let router = widened(&inputs[1], router)?;
+                let weights = inputs.get(2).map(|given| widened(given, weights)).transpose()?;
                 let rows = x.len() / experts.hidden;
-                for given in std::iter::once(&router).chain(&router_weights) {
+                for given in std::iter::once(router).chain(weights) {
                     ensure!(
                         given.len() == rows * experts.experts,
                         "router of node `{}`: {} logits for {rows} rows and {} experts",
@@ -258,32 +275,29 @@ impl EvalOp for Operator {
                         experts.experts
                     );
                 }
-                let mut out = vec![0f32; rows * width];
-                run.experts(*layer, experts, &x, &router, router_weights.as_deref(), &mut out)?;
-                Ok(tvec!(tensor(inputs[0].shape(), &out, inputs[0].datum_type())?))
+                Ok(tvec!(filled(&shape, datum_type, output, |out| {
+                    run.experts(*layer, experts, x, router, weights, out)
+                })?))
             }
-            Self::MatMulNBits(matrix) => {
-                let mut out = vec![0f32; x.len() / matrix.projection.k * width];
-                run.mat_mul_nbits(matrix, &x, &mut out)?;
-                let mut shape: TVec<usize> = inputs[0].shape().into();
-                *shape.last_mut().context("rank 0")? = width;
-                Ok(tvec!(tensor(&shape, &out, inputs[0].datum_type())?))
-            }
+            Self::MatMulNBits(matrix) => Ok(tvec!(filled(&shape, datum_type, output, |out| {
+                run.mat_mul_nbits(matrix, x, out)
+            })?)),
             Self::GroupRouter { router, full_scores } => {
                 let (kernel, workspace) = run.router();
-                let logits = router.logits(kernel, workspace, &x);
-                let shape = [logits.len() / width, width];
-                let mut first = vec![0f32; logits.len()];
+                let shape = [x.len() / router.width(), self.width_out()];
                 if !full_scores {
-                    router
-                        .route(workspace, &logits, &mut first)
-                        .map_err(|error| not_finite(&router.name, error))?;
-                    return Ok(tvec!(tensor(&shape, &first, inputs[0].datum_type())?));
+                    return Ok(tvec!(filled(&shape, datum_type, output, |out| {
+                        let routed = router.route(kernel, workspace, x, out);
+                        routed.map_err(|error| not_finite(&router.name, error))
+                    })?));
                 }
-                let mut second = vec![0f32; logits.len()];
-                router.full_scores(&logits, &mut first, &mut second);
-                let f32 = f32::datum_type();
-                Ok(tvec!(tensor(&shape, &first, f32)?, tensor(&shape, &second, f32)?))
+                let mut selection = Tensor::zero::<f32>(&shape)?;
+                let mut weights = Tensor::zero::<f32>(&shape)?;
+                let mut plain = selection.try_as_plain_ram_mut()?;
+                let mut other = weights.try_as_plain_ram_mut()?;
+                let (scores, biased) = (other.as_slice_mut()?, plain.as_slice_mut()?);
+                router.full_scores(kernel, workspace, x, biased, scores);
+                Ok(tvec!(selection.into_tvalue(), weights.into_tvalue()))
             }
         }
     }
@@ -308,22 +322,37 @@ fn check_input(
     Ok(())
 }
 
-/// The elements as f32, in place where they are.
-fn floats(value: &TValue) -> TractResult<Cow<'_, [f32]>> {
+/// The elements as f32: in place where they are, else widened into `buffer`.
+fn widened<'a>(value: &'a TValue, buffer: &'a mut Vec<f32>) -> TractResult<&'a [f32]> {
     if value.datum_type() == f32::datum_type() {
-        return Ok(value.as_slice_of::<f32>()?.into());
+        return value.as_slice_of::<f32>();
     }
-    let halves = value.as_slice_of::<f16>()?;
-    Ok(halves.iter().map(|x| x.to_f32()).collect::<Vec<_>>().into())
+    buffer.clear();
+    buffer.extend(value.as_slice_of::<f16>()?.iter().map(|x| x.to_f32()));
+    Ok(buffer)
 }
 
-/// A tensor of `datum_type` (f32 or f16) from f32 elements.
-fn tensor(shape: &[usize], elements: &[f32], datum_type: DatumType) -> TractResult<TValue> {
-    let tensor = Tensor::from_shape(shape, elements)?;
+/// A tensor of `datum_type` (f32 or f16) with the elements that `fill` writes over zeros.
+fn filled(
+    shape: &[usize],
+    datum_type: DatumType,
+    buffer: &mut Vec<f32>,
+    fill: impl FnOnce(&mut [f32]) -> TractResult<()>,
+) -> TractResult<TValue> {
     if datum_type == f32::datum_type() {
+        let mut tensor = Tensor::zero::<f32>(shape)?;
+        fill(tensor.try_as_plain_ram_mut()?.as_slice_mut()?)?;
         return Ok(tensor.into_tvalue());
     }
-    Ok(tensor.cast_to_dt(datum_type)?.into_owned().into_tvalue())
+    buffer.clear();
+    buffer.resize(shape.iter().product(), 0.0);
+    fill(buffer)?;
+    let mut tensor = Tensor::zero::<f16>(shape)?;
+    let mut plain = tensor.try_as_plain_ram_mut()?;
+    for (to, from) in plain.as_slice_mut::<f16>()?.iter_mut().zip(buffer) {
+        *to = f16::from_f32(*from);
+    }
+    Ok(tensor.into_tvalue())
 }
 
 /// Elements of a plain tensor.

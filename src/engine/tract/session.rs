@@ -26,10 +26,33 @@ pub struct RunContext {
     experts: experts::Workspace,
     dense: nbits::Workspace,
     router: group_router::Workspace,
+    /// Reports of this run first, `reported` of them; the others are buffers for later runs.
     reports: Vec<LayerReport>,
+    reported: usize,
+    /// f16 inputs and outputs of an operator, as f32.
+    pub floats: Floats,
+}
+
+/// What an operator's f16 numbers are widened into.
+#[derive(Debug, Default)]
+pub struct Floats {
+    pub inputs: [Vec<f32>; 3],
+    pub output: Vec<f32>,
 }
 
 impl RunContext {
+    fn begin(&mut self, k: Option<usize>) {
+        self.k = k;
+        self.reported = 0;
+    }
+
+    fn report(&self) -> RunReport {
+        let mut layers: Vec<_> = self.reports.iter().take(self.reported).cloned().collect();
+        // tract runs layers that don't need each other in an order of its own.
+        layers.sort_unstable_by_key(|report| report.layer);
+        RunReport { layers }
+    }
+
     /// What a router computes with.
     pub fn router(&mut self) -> (&'static dyn Kernel, &mut group_router::Workspace) {
         (self.kernel, &mut self.router)
@@ -46,16 +69,17 @@ impl RunContext {
         out: &mut [f32],
     ) -> TractResult<()> {
         let k = self.k.map_or(experts.k, |k| k.min(experts.k));
-        let Self { kernel, pool, experts: workspace, .. } = self;
-        let touched = experts
-            .run(*kernel, pool, workspace, x, router, router_weights, k, out)
+        let Self { kernel, pool, experts: workspace, reports, reported, .. } = self;
+        if *reported == reports.len() {
+            reports.push(LayerReport::default());
+        }
+        let report = &mut reports[*reported];
+        experts
+            .run(*kernel, pool, workspace, x, router, router_weights, k, out, &mut report.experts)
             .map_err(|error| not_finite(&experts.name, error))?;
-        self.reports.push(LayerReport {
-            layer,
-            k,
-            experts: touched.experts,
-            weight_bytes_read: touched.weight_bytes,
-        });
+        (report.layer, report.k) = (layer, k);
+        report.weight_bytes_read = (report.experts.len() * experts.expert_bytes()) as u64;
+        *reported += 1;
         Ok(())
     }
 
@@ -103,6 +127,8 @@ impl TractSession {
             dense: nbits::Workspace::default(),
             router: group_router::Workspace::default(),
             reports: Vec::new(),
+            reported: 0,
+            floats: Floats::default(),
         };
         let mut state = plan.spawn()?;
         state.turn_state.shared.insert(RefCell::new(context));
@@ -152,8 +178,7 @@ impl Session for TractSession {
     fn run(&mut self, inputs: &[OurTensor], options: RunOptions) -> Result<Run, RunError> {
         self.check(inputs, options)?;
         if let Some(context) = self.context() {
-            context.k = options.k;
-            context.reports.clear();
+            context.begin(options.k);
         }
         let turn = catch_unwind(AssertUnwindSafe(|| self.turn(inputs)));
         let turn = turn.map_err(|panic| {
@@ -167,10 +192,7 @@ impl Session for TractSession {
             // tract says which node first; its cause is what a sender can use.
             RunError::Model { cause: cause.root_cause().to_string() }
         })?;
-        let reports = self.context().map(|context| std::mem::take(&mut context.reports));
-        let mut layers = reports.unwrap_or_default();
-        // tract runs layers that don't need each other in an order of its own.
-        layers.sort_unstable_by_key(|report| report.layer);
-        Ok(Run { outputs, report: RunReport { layers } })
+        let report = self.context().map(|context| context.report());
+        Ok(Run { outputs, report: report.unwrap_or_default() })
     }
 }

@@ -123,3 +123,11 @@ fn a_changed_golden_answer_of_a_tensor_model_is_found() {
     let error = Golden::Tensor(cases).check(&pipeline, session.as_mut()).expect_err("found");
     assert!(error.to_string().starts_with("golden.json: case 1: output `"), "{error}");
 }
+
+#[test]
+fn the_directory_that_it_goes_into_is_made_if_it_is_missing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let models = dir.path().join("models");
+    let bundle = write_to(&models, operator("matmulnbits-8bit-block32")).expect("it is written");
+    assert_eq!(bundle.dir(), models.join("made"));
+}

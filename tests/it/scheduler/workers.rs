@@ -9,6 +9,7 @@ use moed::scheduler::SchedulerOptions;
 use moed::scheduler::quarantine::QuarantineOptions;
 
 use super::{PATIENCE, Setup, delay, request, word};
+use crate::support::http::until;
 
 #[test]
 fn answers_every_request_when_the_queue_is_full() {
@@ -44,9 +45,10 @@ fn answers_every_request_when_the_queue_is_full() {
 #[test]
 fn refuses_at_once_what_it_has_no_room_for() {
     let options = SchedulerOptions { queue_requests_max: 1, ..SchedulerOptions::default() };
-    let setup = Setup::new(delay(500), options);
+    let setup = Setup::new(delay(3000), options);
     let (first, first_reply) = request(1, PATIENCE);
     setup.send(first);
+    until("the worker has taken it", || setup.count("moed_queue_requests{model=\"x\"}") == 0);
     let mut waiting = Vec::new();
     for _ in 0..20 {
         let (request, reply) = request(1, PATIENCE);
@@ -57,7 +59,7 @@ fn refuses_at_once_what_it_has_no_room_for() {
             Err(_) => waiting.push(reply),
         }
     }
-    // One waits, once the worker has taken the first.
+    // One waits while the first is computed.
     assert_eq!(waiting.len(), 1);
     assert!(first_reply.recv_timeout(PATIENCE).expect("an answer").is_ok());
 }

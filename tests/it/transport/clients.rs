@@ -1,17 +1,18 @@
 //! Clients that others made, against the socket: the scripts of `tests/clients`.
 //!
-//! Those whose program is not there are named. With `MOED_CLIENTS` set to a Python that has
-//! `tests/clients/requirements.txt`, as `tests/run` does, none may be missing.
+//! Those whose program is not there are named. With `MOED_TEST_CLIENTS`, the folder where
+//! `tests/run` has installed what they need, none may be missing.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::mqtt::clients::clients;
 use crate::support::http::Server;
 
-/// Runs a script with the server's address. `program` is what it needs.
-fn run(program: Option<OsString>, script: &str, address: &str) {
+/// Runs a script with where the server is. `program` is what it needs.
+fn run(program: Option<OsString>, script: &str, places: &[&OsStr]) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
     assert!(path.exists(), "{script}: it is gone");
     let is_there = |program: &OsString| {
@@ -26,19 +27,21 @@ fn run(program: Option<OsString>, script: &str, address: &str) {
         return;
     };
     let program = if program == "curl" { OsString::from("bash") } else { program };
-    let output = Command::new(program).arg(path).arg(address).output().expect("it starts");
+    let output = Command::new(program).arg(path).args(places).output().expect("it starts");
     let (out, err) = (&output.stdout, &output.stderr);
     let (out, err) = (String::from_utf8_lossy(out), String::from_utf8_lossy(err));
     assert!(output.status.success(), "{script}: {}\n{out}{err}", output.status);
 }
 
+/// A Python that has `tests/clients/requirements.txt`.
 fn python() -> Option<OsString> {
-    std::env::var_os("MOED_CLIENTS")
+    clients().map(|folder| folder.join("venv/bin/python").into_os_string())
 }
 
 fn run_over_the_socket(program: &str, script: &str) {
     let server = Server::start();
-    run(Some(program.into()), script, server.socket().to_str().expect("its path is text"));
+    let (socket, admin) = (server.socket(), server.admin_socket());
+    run(Some(program.into()), script, &[socket.as_os_str(), admin.as_os_str()]);
 }
 
 #[test]
@@ -59,5 +62,5 @@ fn node_is_answered() {
 #[test]
 fn tritonclient_is_answered_over_loopback() {
     let server = Server::start();
-    run(python(), "triton.py", &server.tcp.to_string());
+    run(python(), "triton.py", &[OsStr::new(&server.tcp.to_string())]);
 }
