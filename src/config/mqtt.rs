@@ -1,12 +1,13 @@
 //! `[mqtt]`: the broker that requests come over. Without the table, there is none.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{HOUR_MS, PATH_BYTES, count, ms, path};
 use crate::fields::{FieldError, Fields};
-use crate::transport::mqtt::{Protocol, SettingsError, Tls};
+use crate::transport::mqtt::{Broker, Protocol, SettingsError, Tls};
 use crate::transport::unix;
 
 pub use crate::transport::mqtt::Settings;
@@ -14,14 +15,21 @@ pub use crate::transport::mqtt::Settings;
 /// Home Assistant's own choice.
 const DISCOVERY_PREFIX: &str = "homeassistant";
 
+/// Where the broker inside the daemon listens: on this host only.
+const LISTEN: &str = "127.0.0.1:1883";
+
 const NAME_BYTES: RangeInclusive<usize> = 1..=256;
 
 /// Reads the table; deadlines are those of all requests.
 pub(super) fn read(mut fields: Fields, requests: &unix::Settings) -> Result<Settings, FieldError> {
     let default = Settings::default();
-    let broker = fields.text("broker", NAME_BYTES)?;
-    let broker =
-        broker.parse().map_err(|error: SettingsError| fields.error("broker", cause(&error)))?;
+    let embedded = embedded(&mut fields)?;
+    let broker = match embedded {
+        Some(address) => Broker::embedded(address),
+        None => fields.text("broker", NAME_BYTES)?.parse().map_err(|error: SettingsError| {
+            fields.error("broker", cause(&error))
+        })?,
+    };
     let protocol = protocol(&mut fields)?;
     let password_file = password_file(&mut fields)?;
     let prefix = fields.text_or_none("discovery_prefix", NAME_BYTES)?;
@@ -33,6 +41,7 @@ pub(super) fn read(mut fields: Fields, requests: &unix::Settings) -> Result<Sett
         count(&mut fields, "requests_max", 1..=4096, usize::from(default.requests_max))?;
     let read = Settings {
         broker,
+        embedded,
         protocol,
         node: fields.text_or_none("node", NAME_BYTES)?.unwrap_or(default.node),
         base: fields.text_or_none("base", NAME_BYTES)?.unwrap_or(default.base),
@@ -75,6 +84,24 @@ pub(super) fn read(mut fields: Fields, requests: &unix::Settings) -> Result<Sett
     })?;
     fields.finish()?;
     Ok(read)
+}
+
+/// Where the broker inside the daemon listens, if there should be one.
+fn embedded(fields: &mut Fields) -> Result<Option<SocketAddr>, FieldError> {
+    let is_embedded = fields.boolean_or("embedded", false)?;
+    let listen = fields.text_or_none("listen", NAME_BYTES)?;
+    if !is_embedded {
+        return match listen {
+            Some(_) => Err(fields.error("listen", "of no use without `embedded = true`")),
+            None => Ok(None),
+        };
+    }
+    if fields.text_or_none("broker", NAME_BYTES)?.is_some() {
+        return Err(fields.error("broker", "given beside `embedded`: leave one of them out"));
+    }
+    let listen = listen.unwrap_or_else(|| LISTEN.to_owned());
+    let wrong = || fields.error("listen", "no address and port; give one, as in 127.0.0.1:1883");
+    listen.parse().map(Some).map_err(|_| wrong())
 }
 
 fn protocol(fields: &mut Fields) -> Result<Protocol, FieldError> {

@@ -14,6 +14,7 @@ mod backoff;
 mod connection;
 mod counters;
 mod discovery;
+pub mod embedded;
 mod exchange;
 mod incoming;
 mod message;
@@ -29,10 +30,12 @@ mod state;
 mod topics;
 mod waiting;
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use connection::{Down, Notice, Sender};
@@ -64,6 +67,7 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), SettingsError> {
     settings.check()?;
+    let own_broker = start_own_broker(&settings);
     let (notices, mut noticed) = mpsc::channel(NOTICES);
     // As many as may wait, and those that came too late to be waited for.
     let (answers, mut answered) = mpsc::channel(2 * usize::from(settings.requests_max) + NOTICES);
@@ -103,7 +107,44 @@ pub async fn serve(
         }
     }
     connection.abort();
+    if let Some((stop, serving)) = own_broker {
+        // Its receiver's end would be its own.
+        let _ = stop.send(true);
+        let _ = serving.await;
+    }
     Ok(())
+}
+
+/// Starts the broker inside the daemon, if it should have one. It is stopped last, so that clients
+/// hear that the daemon stops.
+fn start_own_broker(settings: &Settings) -> Option<(watch::Sender<bool>, JoinHandle<()>)> {
+    let address = settings.embedded?;
+    let started = || -> Result<_, String> {
+        let password = secrets::password(settings).map_err(|error| error.to_string())?;
+        let login = settings.username.as_ref().map(|username| {
+            let password = password.as_ref().map_or("", |password| password.reveal()).to_owned();
+            embedded::Login { username: username.clone(), password }
+        });
+        let listener = TcpListener::bind(address).map_err(|error| error.to_string())?;
+        let (stop, stopped) = watch::channel(false);
+        let bytes_max = settings.packet_bytes_max as usize;
+        let serving = async move {
+            if let Err(error) = embedded::serve(listener, login, bytes_max, stopped).await {
+                log::error!("embedded broker: {address}: {error}");
+            }
+        };
+        Ok((stop, tokio::spawn(serving)))
+    };
+    match started() {
+        Ok(started) => {
+            log::info!("embedded broker: listens on {address}");
+            Some(started)
+        }
+        Err(error) => {
+            log::error!("embedded broker: {address}: {error}; give another `listen`");
+            None
+        }
+    }
 }
 
 /// Waits until `stop` is true; if its sender is gone, nobody can stop anything any more.

@@ -68,11 +68,9 @@ pub async fn reach(settings: &Settings) -> Result<Reached, String> {
 }
 
 async fn is_in_local_network(broker: &Broker) -> Result<bool, String> {
-    if broker.is_unix() {
-        return Ok(true);
-    }
-    let host = broker.host.trim_start_matches('[').trim_end_matches(']');
-    let found = tokio::net::lookup_host((host, broker.port)).await;
+    let Broker::Network { host, port, .. } = broker else { return Ok(true) };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let found = tokio::net::lookup_host((host, *port)).await;
     let found = found.map_err(|error| format!("its name is not known: {error}"))?;
     Ok(found.map(|address| address.ip()).all(is_local))
 }

@@ -3,6 +3,7 @@
 //! Knows no file format: whoever reads a configuration fills in the fields.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use crate::codec;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     pub broker: Broker,
+    /// Where a broker inside the daemon listens, if there is one; `broker` is then that one. What
+    /// its clients have to say are `username` and the password.
+    pub embedded: Option<SocketAddr>,
     pub protocol: Protocol,
     /// This daemon's name among those of its broker: one topic level, and its client id is
     /// `moed-<node>`. Two daemons with one name throw each other out.
@@ -69,11 +73,14 @@ pub struct Settings {
 
 /// Where the broker is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Broker {
-    /// A name or an address; or, if it begins with `/`, the path of a Unix socket.
-    pub host: String,
-    pub port: u16,
-    pub is_tls: bool,
+pub enum Broker {
+    Network {
+        host: String,
+        port: u16,
+        is_tls: bool,
+    },
+    /// The path of a socket of this host: the daemon needs no network then.
+    Unix(String),
 }
 
 /// Which version of MQTT is spoken.
@@ -100,7 +107,8 @@ pub struct Tls {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            broker: Broker { host: "localhost".to_owned(), port: 1883, is_tls: false },
+            broker: Broker::Network { host: "localhost".to_owned(), port: 1883, is_tls: false },
+            embedded: None,
             protocol: Protocol::default(),
             node: "hub".to_owned(),
             base: "moed".to_owned(),
@@ -183,6 +191,13 @@ impl Settings {
         if self.requests_max == 0 || usize::from(self.requests_max) > self.replies_max {
             return wrong("requests_max", &self.requests_max, "give 1 to `replies_max`");
         }
+        if let Some(address) = self.embedded
+            && !address.ip().is_loopback()
+            && self.password_file.is_none()
+        {
+            let cause = "open to the network: give `username` and `password_file`, or 127.0.0.1";
+            return wrong("listen", &address, cause);
+        }
         if self.username.is_none() && self.password_file.is_some() {
             return Err(SettingsError::Alone { setting: "password_file", other: "username" });
         }
@@ -193,31 +208,48 @@ impl Settings {
             (None, Some(_)) => {
                 Err(SettingsError::Alone { setting: "key_file", other: "certificate_file" })
             }
+            // Whoever names a certificate means to be safe.
+            _ if !self.broker.is_tls() && self.tls != Tls::default() => {
+                let cause = "no TLS: give mqtts://host, or no `ca_file` and `certificate_file`";
+                wrong("broker", &self.broker, cause)
+            }
             _ => Ok(()),
         }
     }
 }
 
+/// Of a Unix socket's path: the kernel's own limit, in bytes.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
 impl Broker {
-    /// Whether it is a Unix socket of this machine: no port, no TLS.
-    pub fn is_unix(&self) -> bool {
-        self.host.starts_with('/')
+    /// The one inside the daemon, which listens on `address`.
+    pub fn embedded(address: SocketAddr) -> Self {
+        let ip = address.ip();
+        let ip = if ip.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { ip };
+        let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+        Self::Network { host, port: address.port(), is_tls: false }
+    }
+
+    /// Whether what is said to it is encrypted.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Network { is_tls: true, .. })
     }
 }
 
 impl fmt::Display for Broker {
+    /// For who reads a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_unix() {
-            return f.write_str(&self.host);
+        match self {
+            Self::Network { host, port, .. } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => f.write_str(path),
         }
-        write!(f, "{}:{}", self.host, self.port)
     }
 }
 
 impl std::str::FromStr for Broker {
     type Err = SettingsError;
 
-    /// Reads `mqtt://host`, `mqtts://host` and `host`, each with a port or without; and
+    /// Reads `mqtt://host`, `mqtts://host` and `host`, each with a port or without, and
     /// `unix:///path`.
     fn from_str(text: &str) -> Result<Self, SettingsError> {
         let wrong = |cause| {
@@ -225,19 +257,21 @@ impl std::str::FromStr for Broker {
             let given = if text.contains('@') { "..." } else { text };
             Err(SettingsError::Value { setting: "broker", given: given.to_owned(), cause })
         };
-        if let Some(path) = text.strip_prefix("unix://") {
-            return match path.len() {
-                2..=107 if path.starts_with('/') && !path.contains('\0') => {
-                    Ok(Self { host: path.to_owned(), port: 0, is_tls: false })
-                }
-                _ => wrong("give a path of at most 107 bytes, as in unix:///run/mosquitto.sock"),
-            };
-        }
         let (is_tls, rest) = match text.split_once("://") {
             None => (false, text),
             Some(("mqtt", rest)) => (false, rest),
             Some(("mqtts", rest)) => (true, rest),
-            Some(_) => return wrong("give mqtt://host:1883, mqtts://host:8883 or unix:///path"),
+            Some(("unix", path)) => {
+                let is_path = path.starts_with('/') && !path.contains(char::is_control);
+                return if is_path && path.len() <= SOCKET_PATH_BYTES_MAX {
+                    Ok(Self::Unix(path.to_owned()))
+                } else {
+                    wrong("give a path of at most 107 bytes, as in unix:///run/mosquitto.sock")
+                };
+            }
+            Some(_) => {
+                return wrong("give mqtt://host:1883, mqtts://host:8883 or unix:///path");
+            }
         };
         if rest.contains('@') {
             return wrong("names no user and no password: give `username` and `password_file`");
@@ -256,6 +290,6 @@ impl std::str::FromStr for Broker {
         if host.is_empty() || host.len() > 253 || !host.chars().all(is_known) || port == 0 {
             return wrong("give a host's name or address, as in mqtt://host:1883");
         }
-        Ok(Self { host: host.to_owned(), port, is_tls })
+        Ok(Self::Network { host: host.to_owned(), port, is_tls })
     }
 }

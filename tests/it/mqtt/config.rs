@@ -25,18 +25,20 @@ fn the_table_says_everything_and_the_rest_has_defaults() {
     );
     let settings = config.unwrap().mqtt.unwrap();
     let host = "broker.example".to_owned();
-    assert_eq!(settings.broker, Broker { host, port: 8883, is_tls: true });
+    assert_eq!(settings.broker, Broker::Network { host, port: 8883, is_tls: true });
     assert_eq!((settings.protocol, &*settings.node), (Protocol::V5, "cellar"));
     assert_eq!(settings.deadline_default.as_secs(), 7);
     assert_eq!(settings.discovery_prefix.as_deref(), Some("homeassistant"));
     assert!(settings.is_admin_allowed);
     let settings = Config::parse("[mqtt]\nbroker = \"localhost\"").unwrap().mqtt.unwrap();
     assert!(!settings.is_admin_allowed && settings.discovery_prefix.is_none());
-    let unix = Config::parse("[mqtt]\nbroker = \"unix:///run/mosquitto.sock\"").unwrap();
-    let broker = unix.mqtt.unwrap().broker;
-    assert!(broker.is_unix());
-    assert_eq!(broker.to_string(), "/run/mosquitto.sock");
     assert!(Config::parse("").unwrap().mqtt.is_none());
+    let settings = Config::parse("[mqtt]\nbroker = \"unix:///run/x\"").unwrap().mqtt.unwrap();
+    assert_eq!(settings.broker, Broker::Unix("/run/x".to_owned()));
+    let settings = Config::parse("[mqtt]\nembedded = true").unwrap().mqtt.unwrap();
+    assert_eq!(settings.embedded, Some("127.0.0.1:1883".parse().unwrap()));
+    let host = "127.0.0.1".to_owned();
+    assert_eq!(settings.broker, Broker::Network { host, port: 1883, is_tls: false });
 }
 
 #[test]
@@ -55,6 +57,11 @@ fn what_can_not_be_is_refused_by_its_place() {
         "broker = \"x\"\nkeep_alive_s = 1",
         "broker = \"x\"\nusername = \"a\"\npassword_credential = \"../x\"",
         "broker = \"x\"\nreply_prefixes = [\"#\"]",
+        "broker = \"unix:///x\"\nca_file = \"/ca\"",
+        "broker = \"x\"\nembedded = true",
+        "broker = \"x\"\nlisten = \"127.0.0.1:1883\"",
+        "embedded = true\nlisten = \"localhost\"",
+        "embedded = true\nlisten = \"0.0.0.0:1883\"",
     ] {
         let error = Config::parse(&format!("[mqtt]\n{lines}")).unwrap_err();
         texts += &format!("{error}\n");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use moed::transport::mqtt::Settings;
+use moed::transport::mqtt::{Protocol, Settings};
 use serde_json::{Value, json};
 
 use super::has_mosquitto;
@@ -47,6 +47,37 @@ fn status_is_online_then_stopped_or_offline() {
     assert_eq!(retained(&broker, STATUS).unwrap().text(), "offline");
     proxy.set(Fault::Pass);
     watcher.receive_text(STATUS, "online");
+}
+
+#[test]
+fn a_broker_on_a_unix_socket_is_asked_to_and_waited_for_like_any_other() {
+    if !has_mosquitto() {
+        return;
+    }
+    for protocol in [Protocol::V5, Protocol::V311] {
+        let mut broker = Broker::with("allow_anonymous true\nlistener 0 DIRECTORY/broker.sock\n");
+        let path = broker.directory.path().join("broker.sock");
+        let at = moed::transport::mqtt::Broker::Unix(path.to_str().unwrap().to_owned());
+        let settings = Settings { protocol, broker: at, ..settings(broker.address) };
+        let mut daemon = Daemon::with(settings, FakeService::default());
+        let ask = || {
+            let mut client = Client::v5(broker.address, "client");
+            client.subscribe("moed/test/models/intent/result/me");
+            let topic = "moed/test/models/intent/infer/me";
+            client.publish(Message::new(topic, r#"{"text": "hello"}"#).qos(1));
+            assert_eq!(client.receive().json()["answer"]["text"], "hello");
+        };
+        ask();
+        broker.kill();
+        until("its end is noticed", || !daemon.counters.is_connected());
+        broker.restart();
+        daemon.wait_until_connected();
+        let mut watcher = Client::v5(broker.address, "watcher");
+        watcher.subscribe(STATUS);
+        watcher.receive_text(STATUS, "online");
+        daemon.stop();
+        watcher.receive_text(STATUS, "stopped");
+    }
 }
 
 #[test]

@@ -34,10 +34,9 @@ fn tls_lines(more: &str) -> String {
 }
 
 fn secure(broker: &Broker, tls: Tls) -> Settings {
-    let mut settings = Settings { tls, ..settings(broker.address) };
-    settings.broker.is_tls = true;
-    settings.broker.host = "localhost".to_owned();
-    settings
+    let (host, port) = ("localhost".to_owned(), broker.address.port());
+    let at = moed::transport::mqtt::Broker::Network { host, port, is_tls: true };
+    Settings { tls, broker: at, ..settings(broker.address) }
 }
 
 fn never_connects(settings: Settings) {

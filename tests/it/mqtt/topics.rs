@@ -161,7 +161,7 @@ proptest! {
 
 #[test]
 fn a_broker_is_given_by_its_address_and_without_a_password() {
-    let broker = |host: &str, port, is_tls| Broker { host: host.to_owned(), port, is_tls };
+    let broker = |host: &str, port, is_tls| Broker::Network { host: host.to_owned(), port, is_tls };
     for (text, expected) in [
         ("mqtt://localhost", broker("localhost", 1883, false)),
         ("mqtts://broker.example", broker("broker.example", 8883, true)),
@@ -169,6 +169,7 @@ fn a_broker_is_given_by_its_address_and_without_a_password() {
         ("hub.local", broker("hub.local", 1883, false)),
         ("mqtt://[::1]:1885", broker("[::1]", 1885, false)),
         ("mqtt://[::1]", broker("[::1]", 1883, false)),
+        ("unix:///run/mosquitto.sock", Broker::Unix("/run/mosquitto.sock".to_owned())),
     ] {
         assert_eq!(text.parse(), Ok(expected), "{text}");
     }
@@ -181,6 +182,10 @@ fn a_broker_is_given_by_its_address_and_without_a_password() {
         "mqtt://x/y",
         "mqtt://a b",
         "x:99999",
+        "unix://run/mosquitto.sock",
+        "unix://",
+        "unix:///run/\n",
+        &format!("unix:///{}", "a".repeat(107)),
     ] {
         assert!(text.parse::<Broker>().is_err(), "{text}");
     }
@@ -206,6 +211,10 @@ fn settings_that_can_not_be_are_refused() {
         ("password_file", Settings { password_file: Some("/x".into()), ..settings() }),
         ("key_file", {
             let tls = Tls { key_file: Some("/x".into()), ..Tls::default() };
+            Settings { tls, ..settings() }
+        }),
+        ("broker", {
+            let tls = Tls { ca_file: Some("/x".into()), ..Tls::default() };
             Settings { tls, ..settings() }
         }),
     ];

@@ -11,14 +11,16 @@ mod v5;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rumqttc::{TlsConfiguration, Transport};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::rustls::client::ClientConfig;
 
 use super::backoff::Backoff;
 use super::negotiation::Negotiation;
 use super::secrets;
 use super::session::{Action, Event, Link, UNWRITTEN_MAX};
-use super::settings::Settings;
+use super::settings::{Broker, Settings};
 use super::topics::Topics;
 
 /// Messages to the broker that it has not acknowledged, at most.
@@ -120,7 +122,7 @@ impl Poller {
 
 fn open(settings: &Settings, topics: &Topics, is_v5: bool) -> Result<(Sender, Poller), Down> {
     let password = secrets::password(settings).map_err(|error| Down::refused(error.to_string()))?;
-    let tls = if settings.broker.is_tls {
+    let tls = if settings.broker.is_tls() {
         Some(secrets::tls(&settings.tls).map_err(|error| Down::refused(error.to_string()))?)
     } else {
         None
@@ -223,6 +225,25 @@ async fn attempt(settings: Arc<Settings>, is_v5: bool, notices: mpsc::Sender<Not
 
 /// Places in the library's queue: more than are ever used.
 const QUEUE: usize = UNWRITTEN_MAX + 8;
+
+/// Host and port, or a path and nothing, as the library wants them.
+fn address(broker: &Broker) -> (&str, u16) {
+    match broker {
+        Broker::Network { host, port, .. } => (host, *port),
+        Broker::Unix(path) => (path, 0),
+    }
+}
+
+/// How the broker is reached there.
+fn transport(broker: &Broker, tls: Option<Arc<ClientConfig>>) -> Transport {
+    match (broker, tls) {
+        (Broker::Unix(_), _) => Transport::unix(),
+        (Broker::Network { .. }, Some(tls)) => {
+            Transport::tls_with_config(TlsConfiguration::Rustls(tls))
+        }
+        (Broker::Network { .. }, None) => Transport::tcp(),
+    }
+}
 
 /// What is told in the same words whatever the version.
 fn client_id(settings: &Settings) -> String {

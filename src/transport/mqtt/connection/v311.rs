@@ -6,12 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, EventLoop, LastWill, MqttOptions, Packet,
-    Publish, QoS, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+    Publish, QoS, SubscribeFilter, SubscribeReasonCode,
 };
 use tokio_rustls::rustls::client::ClientConfig;
 
 use super::v5::written;
-use super::{Down, INFLIGHT_MAX, Polled, QUEUE, What, client_id, refusal};
+use super::{Down, INFLIGHT_MAX, Polled, QUEUE, What, address, client_id, refusal, transport};
 use crate::transport::mqtt::message::{Outgoing, Properties, Qos, Received};
 use crate::transport::mqtt::secrets::Password;
 use crate::transport::mqtt::session::{Action, Event, Link, OFFLINE};
@@ -41,16 +41,11 @@ pub(super) fn open(
     password: Option<&Password>,
     tls: Option<Arc<ClientConfig>>,
 ) -> (Sender, Poller) {
-    let broker = &settings.broker;
-    let mut options = MqttOptions::new(client_id(settings), &broker.host, broker.port);
+    let (host, port) = address(&settings.broker);
+    let mut options = MqttOptions::new(client_id(settings), host, port);
+    options.set_transport(transport(&settings.broker, tls));
     if let Some(username) = &settings.username {
         options.set_credentials(username, password.map_or("", Password::reveal));
-    }
-    if broker.is_unix() {
-        options.set_transport(Transport::unix());
-    }
-    if let Some(tls) = tls {
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
     }
     options
         .set_keep_alive(settings.keep_alive)

@@ -10,10 +10,10 @@ use rumqttc::v5::mqttbytes::v5::{
     Publish, PublishProperties, RetainForwardRule, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, EventLoop, MqttOptions, StateError};
-use rumqttc::{NetworkOptions, Outgoing as Written, TlsConfiguration, Transport};
+use rumqttc::{NetworkOptions, Outgoing as Written};
 use tokio_rustls::rustls::client::ClientConfig;
 
-use super::{Down, INFLIGHT_MAX, Polled, QUEUE, What, client_id, refusal};
+use super::{Down, INFLIGHT_MAX, Polled, QUEUE, What, address, client_id, refusal, transport};
 use crate::transport::mqtt::message::{Outgoing, Properties, Qos, Received};
 use crate::transport::mqtt::secrets::Password;
 use crate::transport::mqtt::session::{Action, Event, Link, OFFLINE};
@@ -39,16 +39,11 @@ pub(super) fn open(
     password: Option<&Password>,
     tls: Option<Arc<ClientConfig>>,
 ) -> (Sender, Poller) {
-    let broker = &settings.broker;
-    let mut options = MqttOptions::new(client_id(settings), &broker.host, broker.port);
+    let (host, port) = address(&settings.broker);
+    let mut options = MqttOptions::new(client_id(settings), host, port);
+    options.set_transport(transport(&settings.broker, tls));
     if let Some(username) = &settings.username {
         options.set_credentials(username, password.map_or("", Password::reveal));
-    }
-    if broker.is_unix() {
-        options.set_transport(Transport::unix());
-    }
-    if let Some(tls) = tls {
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
     }
     // Else Nagle's algorithm and delayed acknowledgements add 40 ms to an answer at QoS 1.
     let mut network = NetworkOptions::new();

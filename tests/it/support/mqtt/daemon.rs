@@ -19,10 +19,15 @@ pub struct Daemon {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The broker there.
+pub fn at(address: SocketAddr, is_tls: bool) -> Broker {
+    Broker::Network { host: address.ip().to_string(), port: address.port(), is_tls }
+}
+
 /// Settings for a broker at `address`, with short times.
 pub fn settings(address: SocketAddr) -> Settings {
     Settings {
-        broker: Broker { host: address.ip().to_string(), port: address.port(), is_tls: false },
+        broker: at(address, false),
         node: "test".to_owned(),
         keep_alive: Duration::from_secs(5),
         models_interval: Duration::from_millis(50),
