@@ -3,15 +3,19 @@
 
     allocator.py NAME    NAME: a run of train.py; writes WORK/allocator-NAME.pt and allocator-NAME.json
 
-GRPO (DeepSeekMath, arXiv 2402.03300; DeepSeek-R1): advantages are rewards normalised within a group
+GRPO (DeepSeekMath, arXiv 2402.03300; DeepSeek-R1): a reward's advantage is over the mean of a group
 of answers to the same question. Here the group is every k from 1 to k_max, so that the expectation
 over the policy is a sum and the gradient exact:
 
-    R(k) = [right with k experts] - lambda (k - 1) / (k_max - 1),   lambda = LAMBDA (1 - budget)^2
-    A(k) = (R(k) - mean R) / (std R + eps)
+    R(k) = p(right answer | k experts) - lambda (k - 1) / (k_max - 1),   lambda = LAMBDA (1 - budget)^3
+    A(k) = R(k) - mean R
     loss = - sum_k pi(k | message, budget) A(k) + BETA KL(pi || uniform)
 
-The student stays as it is. Compared with a fixed k and with a top-p rule (the fewest experts whose
+p, not whether the answer is right, as an answer drawn by it would be right that often: nearly all
+answers are right with any k. No division by the group's deviation: it would make the cost of the easy
+sentences, where nothing else differs, count as much as the mistakes in the hard ones, and the
+allocator answered 1 to everything. The student stays as it is, and the sentences are those kept out of its
+training: on the others it is surer than it will be. Compared with a fixed k and with a top-p rule (the fewest experts whose
 normalised affinities reach p) at equal average k, on the noisy evaluation sets.
 """
 
@@ -32,33 +36,35 @@ import settings
 import teacher
 import train
 
-ROWS, EPOCHS, BATCH, RATE = 600 if settings.TINY else 24_000, 30, 512, 3e-3
-LAMBDA, BETA = 0.6, 0.01
+EPOCHS, BATCH, RATE = 100, 512, 3e-3
+LAMBDA, BETA = 0.08, 0.001
 BUDGETS = [0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
 
 @torch.no_grad()
 def outcomes(net, batches):
     """Over batches of (grams, mask, right answers [B, intents] as booleans): what the allocator
-    sees [N, D] and whether each k is right [N, k_max]."""
-    seen, right = [], []
+    sees [N, D], whether each k is right [N, k_max] and how likely it holds a right answer."""
+    seen, right, likely = [], [], []
     for grams, mask, wanted in batches:
-        hits = []
+        hits, shares = [], []
         for k in range(1, net.config.k_max + 1):
             intent, _, _, pooled = net(grams, mask, torch.full((mask.shape[0],), k))
             hits.append(wanted.gather(1, intent.argmax(-1, keepdim=True))[:, 0])
+            shares.append((torch.softmax(intent, -1) * wanted).sum(1))
         seen.append(pooled)
         right.append(torch.stack(hits, 1))
-    return torch.cat(seen), torch.cat(right).float()
+        likely.append(torch.stack(shares, 1))
+    return torch.cat(seen), torch.cat(right).float(), torch.cat(likely)
 
 
-def training_batches(data, rng):
-    """Noisy sentences of all groups."""
-    known = np.flatnonzero((data.arrays["intent"] >= 0) & data.arrays["noisy"] & ~data.arrays["dev"])
-    dev = np.flatnonzero((data.arrays["intent"] >= 0) & data.arrays["dev"])
-    for rows in np.array_split(np.concatenate([rng.choice(known, ROWS, replace=False), dev]), ROWS // 256):
-        grams, mask, part = data.batch(rows)
-        yield grams, mask, F.one_hot(part["intent"], len(data.intents)).bool()
+def training_batches(data):
+    """The sentences kept out of the student's training, those of like length together."""
+    rows = np.flatnonzero((data.arrays["intent"] >= 0) & data.arrays["dev"])
+    rows = rows[np.argsort((data.arrays["text"][rows] >= 0).sum(1), kind="stable")]
+    for part in np.array_split(rows, max(1, len(rows) // 256)):
+        grams, mask, columns = data.batch(part)
+        yield grams, mask, F.one_hot(columns["intent"], len(data.intents)).bool()
 
 
 def evaluation_batches(args, data):
@@ -78,7 +84,7 @@ def evaluation_batches(args, data):
             yield torch.tensor([word for ids, _ in part for word in ids]), mask, wanted
 
 
-def learn(net, seen, right):
+def learn(net, seen, likely):
     """Trains net.allocator."""
     torch.manual_seed(settings.SEED)
     optimizer = torch.optim.Adam(net.allocator.parameters(), RATE)
@@ -86,8 +92,8 @@ def learn(net, seen, right):
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(seen)).split(BATCH):
             budget = torch.rand(len(rows))
-            reward = right[rows] - (LAMBDA * (1 - budget) ** 2)[:, None] * cost
-            advantage = (reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 1e-4)
+            reward = likely[rows] - (LAMBDA * (1 - budget) ** 3)[:, None] * cost
+            advantage = reward - reward.mean(1, keepdim=True)
             log_policy = F.log_softmax(net.allocator(seen[rows], budget), -1)
             policy = log_policy.exp()
             divergence = (policy * (log_policy + np.log(net.config.k_max))).sum(1)
@@ -124,9 +130,11 @@ def main():
     torch.set_num_threads(1)
     data = train.Data(args.work)
     net = teacher.load_encoder(args.work, args.name)
-    learn(net, *outcomes(net, training_batches(data, np.random.default_rng(settings.SEED))))
+    seen, right, likely = outcomes(net, training_batches(data))
+    print("kept out, right answers with k = 1, 2, ...:", " ".join(f"{100 * v:.2f}" for v in right.mean(0).tolist()), "%")
+    learn(net, seen, likely)
     torch.save(net.allocator.state_dict(), args.work / f"allocator-{args.name}.pt")
-    found = curves(net, *outcomes(net, evaluation_batches(args, data)))
+    found = curves(net, *outcomes(net, evaluation_batches(args, data))[:2])
     (args.work / f"allocator-{args.name}.json").write_text(json.dumps(found))
     for rule, points in found.items():
         for setting, k, accuracy in points:

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Exports a trained student as the bundle models/intent: graph, experts, golden answers, manifest.
 
-    bundle.py NAME [--out FOLDER]    NAME: a run of train.py; its allocator from WORK/allocator.pt
+    bundle.py NAME [--out FOLDER]    NAME: a run of train.py; its allocator from WORK/allocator-NAME.pt
 
-Temperature and threshold are chosen on sentences kept out of training, never on evaluation sets.
+Temperature, shift and threshold are chosen on sentences kept out of training, never on evaluation
+sets; WORK/calibration-NAME.json says what each would cost.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import train
 
 VERSION = "1.0.0"
 K_DEFAULT = 2
-FALSE_ACCEPTS = 2.0  # percent of the out-of-scope sentences kept out, at the chosen threshold
+FALSE_ACCEPTS = 1.5  # percent of the out-of-scope sentences kept out: half of what is promised, as other speakers differ
 GOLDEN = [
     "turn on the kitchen light", "Turn off all the lights upstairs!", "tunr of the bedroom lamp plaese", "set the brightness to 50%",
     "dim the living room lights to twenty percent", "open the irrigation valve", "close the garage door", "lock the front door",
@@ -76,16 +77,47 @@ def allocation(net, budget):
 
 
 def calibrate(logits, intents, groups, corpus, out):
-    """(temperature, threshold): the temperature of the least loss, then the lowest threshold that lets
-    in at most FALSE_ACCEPTS of any corpus."""
+    """(temperature, shift, threshold). The temperature of the least loss; then, of what lets in at most
+    FALSE_ACCEPTS of any corpus, the shift of out-of-scope's logit and the threshold that keep most home
+    commands right. The shift refuses what is foreign, the threshold what is unclear."""
     temperatures = np.arange(0.5, 3.01, 0.05)
     losses = [F.cross_entropy(logits / t, intents).item() for t in temperatures]
     temperature = round(float(temperatures[int(np.argmin(losses))]), 3)
-    for threshold in np.arange(0.2, 0.96, 0.01):
-        row = trade_off(logits / temperature, intents, groups, corpus, out, float(threshold))
-        if max(row["hwu"], row["clinc"]) <= FALSE_ACCEPTS:
-            break
-    return temperature, round(float(threshold), 3)
+    best = None
+    for shift in np.arange(0, 2.01, 0.25):
+        moved = shifted(logits, temperature, shift)
+        for threshold in np.arange(0.2, 0.96, 0.02):
+            row = trade_off(moved / temperature, intents, groups, corpus, out, float(threshold))
+            gain = row["templates"] + row["home"]
+            if max(row["hwu"], row["clinc"]) <= FALSE_ACCEPTS and (best is None or gain > best[0]):
+                best = (gain, float(shift), round(float(threshold), 3))
+    if best is None:
+        raise SystemExit(f"no threshold keeps false accepts at {FALSE_ACCEPTS}%: train for longer")
+    return temperature, *best[1:]
+
+
+def shifted(logits, temperature, shift):
+    """Logits with that of out-of-scope, the last, moved by `shift` after the temperature."""
+    return torch.cat([logits[:, :-1], logits[:, -1:] + shift * temperature], 1)
+
+
+def calibrated(work, name, data, write=False):
+    """A run as it is shipped: (net with the shift in its last bias, temperature, threshold)."""
+    net = load_student(work, name)
+    kept_out, out = dev_logits(net, data), len(data.intents) - 1
+    temperature, shift, threshold = calibrate(*kept_out, out)
+    net.intent.bias.data[out] += shift * temperature
+    if write:
+        moved = shifted(kept_out[0], temperature, shift) / temperature
+        bare = kept_out[0] / temperature
+        rows = {"as chosen": trade_off(moved, *kept_out[1:], out, threshold)}
+        rows |= {f"threshold {t} alone": trade_off(bare, *kept_out[1:], out, t) for t in (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9)}
+        made = {"temperature": temperature, "shift": shift, "threshold": threshold, "kept_out": rows}
+        (work / f"calibration-{name}.json").write_text(json.dumps(made, indent=1))
+        print(f"temperature {temperature} shift {shift} threshold {threshold}")
+        for label, row in rows.items():
+            print(f"kept out, {label}:", " ".join(f"{n} {v:.2f}" for n, v in row.items()))
+    return net, temperature, threshold
 
 
 def trade_off(logits, intents, groups, corpus, out, threshold):
@@ -141,19 +173,13 @@ def main():
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     data = train.Data(args.work)
-    net = load_student(args.work, args.name)
     intents = [str(name) for name in data.intents]
-    kept_out, out = dev_logits(net, data), len(intents) - 1
-    temperature, threshold = calibrate(*kept_out, out)
+    net, temperature, threshold = calibrated(args.work, args.name, data, write=True)
     graph.save(*graph.build(net, prepare.FEATURES.ngrams_max), args.out)
     answers = golden(shipped.session(args.out), temperature, threshold, intents)
     (args.out / "golden.json").write_text("[\n" + ",\n".join(json.dumps(a) for a in answers) + "\n]\n")
     (args.out / "MODEL_CARD.md").touch()
     manifest(args.out, args.language, net, intents, temperature, threshold)
-    rows = {t: trade_off(kept_out[0] / temperature, *kept_out[1:], out, t) for t in [threshold, 0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]}
-    (args.work / f"trade-off-{args.name}.json").write_text(json.dumps(rows))
-    for t, row in rows.items():
-        print(f"temperature {temperature} threshold {t}: kept out:", " ".join(f"{n} {v:.2f}" for n, v in row.items()))
     for a in answers:
         print(f"{a['confidence']:.2f} {a['intent']:28s} {a['text']} {[t for t in a['tags']]}")
 

@@ -185,7 +185,9 @@ def keep(args, table):
     """Adds the figures to the file of --table."""
     if args.table:
         known = json.loads(args.table.read_text()) if args.table.exists() else {}
-        args.table.write_text(json.dumps(known | table, indent=1))
+        for name, row in table.items():
+            known.setdefault(name, {}).update(row)
+        args.table.write_text(json.dumps(known, indent=1))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import model
 import prepare
 import settings
 import shipped
+import train
 
 TOLERANCE = 0.02  # of a confidence, between engines
 
@@ -73,7 +74,10 @@ def main():
     parser.add_argument("--moed", type=pathlib.Path, help="the daemon's program, for `moed resolve`")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    net, meta = bundle.load_student(args.work, args.name), tomllib.loads((args.bundle / "manifest.toml").read_text())["intent"]
+    meta = tomllib.loads((args.bundle / "manifest.toml").read_text())["intent"]
+    net, *chosen = bundle.calibrated(args.work, args.name, train.Data(args.work))
+    if chosen != [meta["temperature"], meta["threshold"]]:
+        raise SystemExit(f"{args.bundle}: not made of {args.name}: `bundle.py {args.name}` makes it")
     run, names = observed(args.bundle)
     cases = [(part, case) for part, found in evaluate.sets(args.data, args.language).items() for case in found]
     same_experts, experts, errors = 0, 0, []

@@ -15,9 +15,8 @@ class Run:
     """A run of train.py in PyTorch, calibrated in the same way as the bundle."""
 
     def __init__(self, work, name, data):
-        self.net = bundle.load_student(work, name)
         self.intents = [str(i) for i in data.intents]
-        self.temperature, self.threshold = bundle.calibrate(*bundle.dev_logits(self.net, data), len(self.intents) - 1)
+        self.net, self.temperature, self.threshold = bundle.calibrated(work, name, data)
 
     @torch.no_grad()
     def logits(self, text):

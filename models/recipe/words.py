@@ -31,7 +31,7 @@ def vectors() -> tuple[list[str], torch.Tensor]:
     """Words and their unit vectors [N, 384]."""
     folder = str(package.get_model_path())
     tokenizer, encoder = transformers.AutoTokenizer.from_pretrained(folder), transformers.AutoModel.from_pretrained(folder).eval()
-    words = sorted(w for w in tokenizer.get_vocab() if w.isascii() and w.isalpha() and len(w) > 1)
+    words = sorted(w for w in tokenizer.get_vocab() if w.isascii() and w.isalpha() and len(w) > 1)[:: 20 if settings.TINY else 1]
     found = []
     for at in tqdm(range(0, len(words), 512), desc="words", mininterval=10):
         inputs = tokenizer(words[at : at + 512], padding=True, return_tensors="pt")
