@@ -44,7 +44,7 @@ impl Client {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed(error.to_string()))?;
-        let sender = runtime.block_on(async {
+        let sender: Result<_, Failure> = runtime.block_on(async {
             let stream = UnixStream::connect(socket).await.map_err(refused)?;
             let connected = handshake(TokioIo::new(stream)).await;
             let (sender, connection) = connected.map_err(|error| failed(error.to_string()))?;

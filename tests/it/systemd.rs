@@ -106,28 +106,24 @@ fn the_watchdog_is_fed_until_a_worker_hangs_though_the_daemon_answers() {
 #[test]
 fn a_wrong_configuration_has_an_exit_code_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    std::fs::write(path("unknown.toml"), "nonsense = 1").unwrap();
-    std::fs::write(path("home.toml"), "[models]\nhome = \"/none/such\"").unwrap();
-    std::fs::write(path("file"), "").unwrap();
-    let good = ["--config", "/dev/null", "--socket"];
-    let unknown = [&["--config", &path("unknown.toml"), "--socket", &path("a")][..]].concat();
-    let home = [&["--config", &path("home.toml"), "--socket", &path("b")][..]].concat();
-    let in_the_way = [&good[..], &[&path("file")]].concat();
-    let nowhere = [&good[..], &["/none/such/moed.sock"]].concat();
+    let place = directory.path();
+    std::fs::write(place.join("unknown.toml"), "nonsense = 1").unwrap();
+    std::fs::write(place.join("home.toml"), "[models]\nhome = \"/none/such\"").unwrap();
+    std::fs::write(place.join("file"), "").unwrap();
     for (arguments, code) in [
-        (unknown, 78),
-        (home, 78),
-        (in_the_way, 78),
+        ("--config unknown.toml --socket a", 78),
+        ("--config home.toml --socket b", 78),
+        ("--config /dev/null --socket file", 78),
         // Somebody may make the directory.
-        (nowhere, 1),
-        (vec!["--nonsense"], 2),
+        ("--config /dev/null --socket none/such/moed.sock", 1),
+        ("--nonsense", 2),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_moed"))
             .arg("serve")
-            .args(&arguments)
+            .args(arguments.split_whitespace())
+            .current_dir(place)
             .output()
             .expect("moed starts");
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+        assert_eq!(output.status.code(), Some(code), "{arguments}: {output:?}");
     }
 }
