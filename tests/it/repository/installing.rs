@@ -67,7 +67,7 @@ impl Setup {
             Vec::new(),
             Box::new(|_| {}),
             Box::new(count),
-            Box::new(move || drop(sender.send(()))),
+            Box::new(move || sender.send(()).expect("somebody waits")),
         );
         settled.recv_timeout(PATIENCE).expect("it settles");
         Self { dir, repository: repository.expect("it starts"), answered, failed }
