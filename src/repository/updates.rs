@@ -11,7 +11,7 @@ use super::install::store::{OnTrial, Store};
 use super::install::trial::{Trial, Verdict};
 use super::install::{InstallError, Next, Staged};
 use super::load::{Loaded, RefusedError};
-use super::scan::Candidate;
+use super::scan::{Candidate, is_bundle};
 use super::slot::{Slot, Standing};
 use super::watcher::Watcher;
 use crate::bundle::{MANIFEST, Version};
@@ -61,6 +61,16 @@ impl Watcher {
         let found = self.scan();
         if !found.contains_key(name) && found.len() >= self.options.models_max {
             return Err(InstallError::Models(self.options.models_max).into());
+        }
+        if is_bundle(&store.dir().join(name)) {
+            let error = InstallError::Version {
+                name: name.to_owned(),
+                version: version.to_string(),
+                cause: format!(
+                    "a bundle lies where its versions belong: move {name} to {name}/VERSION first"
+                ),
+            };
+            return Err(error.into());
         }
         let serving = self.plans.get(name).and_then(|plan| plan.serving()).cloned();
         let current = found.get(name).map(|_| self.slot(name)).and_then(|slot| slot.current());
