@@ -20,7 +20,7 @@ const FORM: &str = "send {\"bytes\", \"sha256\", \"signature\"}, {\"path\"}, {\"
 
 /// Everything that one of them may hold.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct Document<'a> {
     bytes: Option<u64>,
     sha256: Option<String>,

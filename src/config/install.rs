@@ -10,7 +10,7 @@ const MIB: u64 = 1 << 20;
 const KEYS_MAX: usize = 16;
 
 /// Reads the table.
-pub(super) fn read(mut fields: Fields, default: Settings) -> Result<Settings, FieldError> {
+pub(super) fn read(mut fields: Fields, default: &Settings) -> Result<Settings, FieldError> {
     let directory = path(&mut fields, "directory", PATH_BYTES)?;
     let public_keys = fields.texts("public_keys", 0..=KEYS_MAX, 1..=128)?;
     for (at, key) in public_keys.iter().enumerate() {

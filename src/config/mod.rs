@@ -143,7 +143,7 @@ impl Config {
             config.models = models(table, config.models)?;
         }
         if let Some(table) = fields.table("install")? {
-            config.install = install::read(table, config.install)?;
+            config.install = install::read(table, &config.install)?;
         }
         if let Some(table) = fields.table("scheduler")? {
             config.scheduler = scheduler(table, &config.scheduler)?;

@@ -94,7 +94,7 @@ pub struct Installed {
     pub version: String,
     /// The version that served before.
     pub previous: Option<String>,
-    /// False: it was there already, and nothing was written.
+    /// False: it served already, and nothing has changed.
     pub is_new: bool,
     /// It is rolled back if too many of so many requests fail; 0: whatever they do, it stays.
     pub trial_requests: u32,

@@ -41,13 +41,15 @@ pub type Found = BTreeMap<String, Vec<Candidate>>;
 /// `models_max` names, none is taken; what can't be read is as if it were not there.
 pub fn scan(directories: &[PathBuf], installed: Option<&Path>, models_max: usize) -> Found {
     let mut found = Found::new();
-    let is_other = |directory: &&PathBuf| Some(directory.as_path()) != installed;
-    for directory in directories.iter().filter(is_other) {
+    for directory in directories {
+        let is_installed = Some(directory.as_path()) == installed;
         for (name, path) in entries(directory) {
-            let (name, candidates) = match name.strip_suffix(".moed") {
+            let (name, mut candidates) = match name.strip_suffix(".moed") {
                 Some(stem) => (stem.to_owned(), archive(&path).into_iter().collect()),
                 None => (name, bundles(&path)),
             };
+            // Versions there come below; the rest was put there by a person.
+            candidates.retain(|one: &Candidate| !is_installed || one.version.is_none());
             let is_taken = found.contains_key(&name) || found.len() >= models_max;
             if is_name(&name) && !candidates.is_empty() && !is_taken {
                 found.insert(name, candidates);
@@ -55,7 +57,7 @@ pub fn scan(directories: &[PathBuf], installed: Option<&Path>, models_max: usize
         }
     }
     for (name, path) in installed.map(entries).unwrap_or_default() {
-        let versions = versions(&path);
+        let versions = if is_bundle(&path) { Vec::new() } else { versions(&path) };
         let is_taken = found.contains_key(&name) || found.len() < models_max;
         if is_name(&name) && !versions.is_empty() && is_taken {
             add_installed(found.entry(name).or_default(), versions);
@@ -140,9 +142,16 @@ fn versions(path: &Path) -> Vec<Candidate> {
     versions
 }
 
+/// Whether a folder is a bundle itself, and not one of versions.
+pub fn is_bundle(path: &Path) -> bool {
+    fs::symlink_metadata(path.join(MANIFEST)).is_ok()
+}
+
 /// Of the files of a bundle; `None` if it is none.
 fn fingerprint(bundle: &Path) -> Option<u64> {
-    fs::symlink_metadata(bundle.join(MANIFEST)).ok()?;
+    if !is_bundle(bundle) {
+        return None;
+    }
     let mut hasher = DefaultHasher::new();
     for (name, path) in entries(bundle).iter().take(FILES_MAX) {
         name.hash(&mut hasher);

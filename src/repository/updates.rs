@@ -11,7 +11,7 @@ use super::install::store::{OnTrial, Store};
 use super::install::trial::{Trial, Verdict};
 use super::install::{InstallError, Next, Staged};
 use super::load::{Loaded, RefusedError};
-use super::scan::Candidate;
+use super::scan::{Candidate, is_bundle};
 use super::slot::{Slot, Standing};
 use super::watcher::Watcher;
 use crate::bundle::{MANIFEST, Version};
@@ -62,6 +62,16 @@ impl Watcher {
         if !found.contains_key(name) && found.len() >= self.options.models_max {
             return Err(InstallError::Models(self.options.models_max).into());
         }
+        if is_bundle(&store.dir().join(name)) {
+            let error = InstallError::Version {
+                name: name.to_owned(),
+                version: version.to_string(),
+                cause: format!(
+                    "a bundle lies where its versions belong: move {name} to {name}/VERSION first"
+                ),
+            };
+            return Err(error.into());
+        }
         let serving = self.plans.get(name).and_then(|plan| plan.serving()).cloned();
         let current = found.get(name).map(|_| self.slot(name)).and_then(|slot| slot.current());
         let previous = current.map(|current| current.version().to_string());
@@ -74,7 +84,7 @@ impl Watcher {
             written_bytes: staged.written_bytes,
         };
         if let Some(serving) = &serving
-            && self.is_there(staged, serving, installed.previous.as_deref())?
+            && is_there(staged, serving, installed.previous.as_deref())?
         {
             return Ok(Installed { is_new: false, ..installed });
         }
@@ -110,41 +120,6 @@ impl Watcher {
     fn accept(&mut self, candidate: &Candidate, loaded: Loaded, start: Instant) {
         let slot = self.slot(loaded.version.name());
         self.serve(&slot, candidate, loaded, start);
-    }
-
-    /// Whether it is what serves already.
-    ///
-    /// # Errors
-    /// It is older than that, or another build of the same version.
-    fn is_there(
-        &self,
-        staged: &Staged,
-        serving: &Candidate,
-        serving_version: Option<&str>,
-    ) -> Result<bool, InstallError> {
-        let manifest = staged.bundle.manifest();
-        let wrong = |cause: String| InstallError::Version {
-            name: manifest.name.clone(),
-            version: manifest.version.to_string(),
-            cause,
-        };
-        let Some(number) = serving_version.and_then(Version::parse) else { return Ok(false) };
-        if manifest.version > number {
-            return Ok(false);
-        }
-        if manifest.version < number {
-            return Err(wrong(format!(
-                "older than {number}, which serves: give it a higher version, or go back with \
-                 `moed models rollback {}`",
-                manifest.name
-            )));
-        }
-        let read = |dir: &std::path::Path| fs::read(dir.join(MANIFEST)).ok();
-        // It names the hashes of all files.
-        if read(&serving.path).is_some_and(|text| Some(text) == read(staged.bundle.dir())) {
-            return Ok(true);
-        }
-        Err(wrong("another build of this version serves: give it a higher version".to_owned()))
     }
 
     /// Removes what was installed of a model.
@@ -305,6 +280,40 @@ impl Watcher {
             note_trial(store, name, None);
         }
     }
+}
+
+/// Whether it is what serves already.
+///
+/// # Errors
+/// It is older than that, or another build of the same version.
+fn is_there(
+    staged: &Staged,
+    serving: &Candidate,
+    serving_version: Option<&str>,
+) -> Result<bool, InstallError> {
+    let manifest = staged.bundle.manifest();
+    let wrong = |cause: String| InstallError::Version {
+        name: manifest.name.clone(),
+        version: manifest.version.to_string(),
+        cause,
+    };
+    let Some(number) = serving_version.and_then(Version::parse) else { return Ok(false) };
+    if manifest.version > number {
+        return Ok(false);
+    }
+    if manifest.version < number {
+        return Err(wrong(format!(
+            "older than {number}, which serves: give it a higher version, or go back with \
+             `moed models rollback {}`",
+            manifest.name
+        )));
+    }
+    let read = |dir: &std::path::Path| fs::read(dir.join(MANIFEST)).ok();
+    // It names the hashes of all files.
+    if read(&serving.path).is_some_and(|text| Some(text) == read(staged.bundle.dir())) {
+        return Ok(true);
+    }
+    Err(wrong("another build of this version serves: give it a higher version".to_owned()))
 }
 
 fn note_trial(store: &Store, name: &str, trial: Option<OnTrial>) {

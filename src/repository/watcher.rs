@@ -291,7 +291,8 @@ impl Watcher {
     ) -> Result<(), InferError> {
         let plan = self.plans.entry(slot.name().to_string()).or_default();
         let Some(candidate) = plan.rollback(found) else {
-            let text = "no earlier version is here; keep versions beside each other, NAME/1.0.0";
+            let text = "no earlier version is here; install one, or keep versions beside each \
+                        other, NAME/1.0.0";
             return Err(unavailable(slot, text));
         };
         let from = std::mem::take(plan);

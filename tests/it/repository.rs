@@ -3,5 +3,5 @@
 mod installing;
 mod memory;
 mod plan;
-mod serving;
+pub mod serving;
 mod trial;

@@ -5,4 +5,5 @@ mod documents;
 mod over_mqtt;
 mod power_cut;
 mod process;
+mod trial;
 mod verbs;

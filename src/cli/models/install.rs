@@ -23,14 +23,15 @@ const MIB: f64 = (1 << 20) as f64;
 /// Installs a model, or a newer version of one, while the daemon goes on answering.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    moed models install intent-1.1.0.moed                a file, signed if its .minisig is beside it\n  \
-    moed models install models/mine                      a bundle's directory\n  \
+    moed models install intent-1.1.0.moed    a file; signed, if its .minisig is beside it\n  \
+    moed models install models/mine          a bundle's directory\n  \
     sudo moed models install --socket /run/moed/admin.sock intent-1.1.0.moed\n\n\
-    The daemon verifies the file, loads it beside the version that serves, and checks that it \
-    gives\nits recorded answers; only then does it take over. If any of it fails, nothing changes. \
-    If too\nmany of its first requests fail, the daemon goes back to the version before by itself.\n\n\
-    To sign: minisign -S -m intent-1.1.0.moed. Whether a signature is needed, and whose, is in the\n\
-    daemon's configuration: `public_keys` and `signature` under [install].")]
+    The daemon verifies the file, loads it beside the version that serves, and checks that it\n\
+    gives its recorded answers; only then does it take over. If any of it fails, nothing changes.\n\
+    If too many of its first requests fail, the daemon goes back to the version before by \
+    itself.\n\n\
+    To sign: minisign -S -m intent-1.1.0.moed. Whether a signature is needed, and whose, is in\n\
+    the daemon's configuration: `public_keys` and `signature` under [install].")]
 pub struct Install {
     /// A .moed file, or a bundle's directory.
     file: PathBuf,
@@ -149,7 +150,7 @@ fn summary(done: &Value) -> String {
     let number = |name: &str| done.get(name).and_then(Value::as_u64).unwrap_or_default();
     let (model, version) = (text("model"), text("version"));
     if done.get("is_new").and_then(Value::as_bool) == Some(false) {
-        return format!("{model} {version}: served already; nothing was written\n");
+        return format!("{model} {version}: serves already; nothing has changed\n");
     }
     let previous = match text("previous") {
         "" => String::new(),

@@ -14,6 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::super::scan::is_bundle;
 use crate::bundle::Version;
 
 const STAGING: &str = ".staging";
@@ -232,10 +233,14 @@ impl Store {
         sync(&model)
     }
 
-    /// Names and folders of all models that something was installed of.
+    /// Names and folders of all models that something was installed of. A bundle that a person
+    /// has put there is none.
     pub fn models(&self) -> io::Result<Vec<(String, PathBuf)>> {
         let models = entries(&self.dir)?.into_iter();
-        Ok(models.filter(|(name, path)| !name.starts_with('.') && path.is_dir()).collect())
+        let is_ours = |(name, path): &(String, PathBuf)| {
+            !name.starts_with('.') && path.is_dir() && !is_bundle(path)
+        };
+        Ok(models.filter(is_ours).collect())
     }
 }
 

@@ -35,7 +35,8 @@ impl Setup {
 
     fn over(dir: tempfile::TempDir, backend: Box<dyn Backend>) -> Self {
         let options = RepositoryOptions {
-            directories: vec![dir.path().join("packaged")],
+            // As in the default ones: that for installed models is one of them.
+            directories: vec![dir.path().join("packaged"), dir.path().join("installed")],
             models_max: 2,
             poll_interval: Duration::from_millis(20),
             load: LoadSettings {
@@ -67,7 +68,7 @@ impl Setup {
             Vec::new(),
             Box::new(|_| {}),
             Box::new(count),
-            Box::new(move || drop(sender.send(()))),
+            Box::new(move || sender.send(()).expect("somebody waits")),
         );
         settled.recv_timeout(PATIENCE).expect("it settles");
         Self { dir, repository: repository.expect("it starts"), answered, failed }
@@ -185,6 +186,19 @@ fn a_newer_packaged_version_wins_and_an_older_one_does_not() {
     until("the package's serves", || setup.version() == "1.2.0");
     setup.rollback().expect("there is the installed one");
     assert_eq!(setup.version(), "1.1.0");
+}
+
+#[test]
+fn a_bundle_that_a_person_put_among_the_installed_is_served_and_left_alone() {
+    let dir = tempfile::tempdir().expect("a folder");
+    write_bundle(&dir.path().join("installed/x"), "x", "1.0.0");
+    let mut setup = Setup::over(dir, pretended());
+    assert_eq!(setup.version(), "1.0.0");
+    let error = setup.install(&setup.archive("x", "1.1.0")).expect_err("there is no place");
+    assert!(error.client.contains("a bundle lies where its versions belong"), "{error}");
+    setup = setup.restart();
+    assert_eq!(setup.version(), "1.0.0");
+    assert!(setup.has("x/manifest.toml"));
 }
 
 #[test]

@@ -58,6 +58,7 @@ fn a_model_is_installed_over_a_broker_in_pieces() {
     assert_eq!((&begun["status"], &begun["transaction"]), (&json!("ok"), &json!("t1")));
     assert!(begun["data"]["piece_bytes_max"].as_u64().unwrap() > 500_000, "{begun}");
     let upload = &begun["data"]["upload"];
+    begin["transaction"] = json!("t2");
     let busy = ask("install", &begin);
     assert_eq!(busy["code"], "unavailable", "{busy}");
     let mut last = Value::Null;

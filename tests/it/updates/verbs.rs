@@ -148,6 +148,8 @@ fn nothing_is_written_while_models_serve() {
     crate::support::http::until("the trial is over", || {
         !daemon.path("installed/intent-tiny/trial").exists()
     });
+    // Its folder is synced after that.
+    std::thread::sleep(std::time::Duration::from_millis(500));
     let before = written();
     for _ in 0..50 {
         daemon.version();
