@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::{Failure, failure};
 use crate::config::environment::Environment;
-use crate::config::{Config, ConfigError};
+use crate::config::{self, Config, ConfigError};
 use crate::daemon::serve::{Plan, Reread, listeners, run};
 use crate::daemon::{Pretended, log};
 use crate::engine::Backend as _;
@@ -42,6 +42,9 @@ pub struct Serve {
     /// Listens on a loopback address too, for clients that can't do Unix sockets.
     #[arg(long, value_name = "ADDRESS")]
     tcp: Option<SocketAddr>,
+    /// Starts a broker inside the daemon, which listens there, and serves over it: for who has none.
+    #[arg(long, value_name = "ADDRESS")]
+    embedded_broker: Option<SocketAddr>,
     /// The file of the home whose devices answers name.
     #[arg(long, value_name = "FILE")]
     home: Option<PathBuf>,
@@ -85,6 +88,9 @@ impl Serve {
         config.socket.tcp_address = self.tcp.or(config.socket.tcp_address);
         if let Some(home) = &self.home {
             config.models.home = Some(home.clone());
+        }
+        if let Some(address) = self.embedded_broker {
+            config.mqtt = Some(config::mqtt::embedded_at(address, &config.http));
         }
         config.models.threads = self.threads.unwrap_or(config.models.threads);
         Ok(config)

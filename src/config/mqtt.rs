@@ -86,6 +86,19 @@ pub(super) fn read(mut fields: Fields, requests: &unix::Settings) -> Result<Sett
     Ok(read)
 }
 
+/// Settings for a broker inside the daemon that listens on `address`, and no other table.
+pub fn embedded_at(address: SocketAddr, requests: &unix::Settings) -> Settings {
+    Settings {
+        broker: Broker::embedded(address),
+        embedded: Some(address),
+        deadline_default: requests.deadline_default,
+        deadline_max: requests.deadline_max,
+        stop_time_max: requests.stop_time_max,
+        codec: requests.codec.clone(),
+        ..Settings::default()
+    }
+}
+
 /// Where the broker inside the daemon listens, if there should be one.
 fn embedded(fields: &mut Fields) -> Result<Option<SocketAddr>, FieldError> {
     let is_embedded = fields.boolean_or("embedded", false)?;

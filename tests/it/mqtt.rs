@@ -2,12 +2,14 @@
 
 pub mod clients;
 mod config;
+mod embedded;
 mod exchange;
 mod faults;
 mod misbehaviour;
 mod presence;
 mod secrets;
 mod session;
+mod session_edges;
 mod topics;
 
 use crate::support::mqtt::broker::mosquitto;

@@ -1,5 +1,6 @@
 //! `moed demo`: a daemon, a socket, and sentences that come back understood.
 
+mod over_mqtt;
 mod sentences;
 
 use std::path::{Path, PathBuf};
@@ -47,7 +48,8 @@ struct Tally {
 impl Demo {
     pub fn run(self) -> Result<(), Failure> {
         let models = self.models.clone().map_or_else(shipped, Ok)?;
-        let daemon = Process::start(&models, &[])?;
+        let broker = over_mqtt::address()?;
+        let daemon = Process::start(&models, &["--embedded-broker", &broker.to_string()])?;
         let socket = daemon.socket();
         let (place, ms) = (socket.display(), daemon.start.as_millis());
         print(&format!("moed serves {MODEL} on {place}, ready after {ms} ms\n\n{}", head()))?;
@@ -78,6 +80,7 @@ impl Demo {
             print(&line(&text, intent, is_right, &answer))?;
         }
         print(&tally.summary(daemon.resident_bytes()))?;
+        print(&over_mqtt::ask(broker)?)?;
         if self.keep {
             let pid = daemon.keep();
             let socket = socket.display();

@@ -63,7 +63,7 @@ pub async fn serve(
     counters: Arc<Counters>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), SettingsError> {
-    settings.check()?;
+    settings.check().inspect_err(|error| log::error!("broker: {error}"))?;
     let own_broker = start_own_broker(&settings);
     let (notices, mut noticed) = mpsc::channel(NOTICES);
     // As many as may wait, and those that came too late to be waited for.
@@ -104,6 +104,10 @@ pub async fn serve(
         }
     }
     connection.abort();
+    let lost = server.session.unsent() + server.session.waiting();
+    if lost > 0 {
+        log::warn!("broker: {lost} replies had not reached it when the daemon stopped");
+    }
     if let Some((stop, serving)) = own_broker {
         // Its receiver's end would be its own.
         let _ = stop.send(true);

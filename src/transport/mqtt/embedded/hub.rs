@@ -225,8 +225,7 @@ impl Hub {
     /// The connection has ended: its Will is published, or will be.
     pub fn parted(&mut self, ticket: &Ticket, now: Instant) {
         let Some(session) = self.session(ticket) else { return };
-        let will = session.link.take().and_then(|link| link.will);
-        session.ends_at = Some(now + session.expiry);
+        let will = session.parted(now);
         let is_over = session.expiry.is_zero();
         match will {
             Some((delay, will)) if delay.is_zero() || is_over => {
