@@ -42,7 +42,7 @@ pub struct Serve {
     /// Listens on a loopback address too, for clients that can't do Unix sockets.
     #[arg(long, value_name = "ADDRESS")]
     tcp: Option<SocketAddr>,
-    /// Starts a broker inside the daemon, which listens there, and serves over it: for who has none.
+    /// Starts a broker inside the daemon, for who has none; it listens there.
     #[arg(long, value_name = "ADDRESS")]
     embedded_broker: Option<SocketAddr>,
     /// The file of the home whose devices answers name.

@@ -26,9 +26,10 @@ pub(super) fn read(mut fields: Fields, requests: &unix::Settings) -> Result<Sett
     let embedded = embedded(&mut fields)?;
     let broker = match embedded {
         Some(address) => Broker::embedded(address),
-        None => fields.text("broker", NAME_BYTES)?.parse().map_err(|error: SettingsError| {
-            fields.error("broker", cause(&error))
-        })?,
+        None => fields
+            .text("broker", NAME_BYTES)?
+            .parse()
+            .map_err(|error: SettingsError| fields.error("broker", cause(&error)))?,
     };
     let protocol = protocol(&mut fields)?;
     let password_file = password_file(&mut fields)?;

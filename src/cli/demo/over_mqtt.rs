@@ -56,23 +56,21 @@ pub fn ask(address: SocketAddr) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn asked(
-    mut ask: impl FnMut(Vec<u8>) -> Result<Vec<u8>, Failure>,
-) -> Result<String, Failure> {
+fn asked(mut ask: impl FnMut(Vec<u8>) -> Result<Vec<u8>, Failure>) -> Result<String, Failure> {
     let mut text = String::new();
     for sentence in SENTENCES {
         let start = Instant::now();
         let answer = ask(json!({ "text": sentence }).to_string().into_bytes())?;
         let us = start.elapsed().as_micros();
-        let answer: Value = serde_json::from_slice(&answer).map_err(failed)?;
+        let answer: Value = serde_json::from_slice(&answer).map_err(|error| failed(&error))?;
         let said = answer.get("intent").or_else(|| answer.get("error"));
         let said = said.and_then(Value::as_str).unwrap_or("an answer without an intent");
-        text += &format!("    {sentence:<36} {said:<24} {us:>6} us\n");
+        text += &format!("    {sentence:<40} {said:<25}{us:>7} us\n");
     }
     Ok(text)
 }
 
-fn failed(error: impl ToString) -> Failure {
+fn failed(error: &impl ToString) -> Failure {
     format!("MQTT: {}; look at the daemon's log", error.to_string())
 }
 
@@ -95,15 +93,17 @@ impl V5 {
     /// The next packet from the broker.
     fn next(&mut self) -> Result<v5::mqttbytes::v5::Packet, Failure> {
         loop {
-            let event = self.connection.recv_timeout(PATIENCE).map_err(|_| failed("no answer"))?;
-            if let v5::Event::Incoming(packet) = event.map_err(failed)? {
+            let event = self.connection.recv_timeout(PATIENCE).map_err(|_| failed(&"no answer"))?;
+            if let v5::Event::Incoming(packet) = event.map_err(|error| failed(&error))? {
                 return Ok(packet);
             }
         }
     }
 
     fn subscribe(&mut self, topic: &str) -> Result<(), Failure> {
-        self.client.subscribe(topic, v5::mqttbytes::QoS::AtLeastOnce).map_err(failed)?;
+        self.client
+            .subscribe(topic, v5::mqttbytes::QoS::AtLeastOnce)
+            .map_err(|error| failed(&error))?;
         while !matches!(self.next()?, v5::mqttbytes::v5::Packet::SubAck(_)) {}
         Ok(())
     }
@@ -116,9 +116,8 @@ impl V5 {
             ..PublishProperties::default()
         };
         let qos = v5::mqttbytes::QoS::AtLeastOnce;
-        let published =
-            self.client.publish_with_properties(REQUEST, qos, false, body, properties);
-        published.map_err(failed)
+        let published = self.client.publish_with_properties(REQUEST, qos, false, body, properties);
+        published.map_err(|error| failed(&error))
     }
 
     fn wait_for(&mut self, topic: &str) -> Result<Vec<u8>, Failure> {
@@ -149,22 +148,24 @@ impl V311 {
 
     fn next(&mut self) -> Result<rumqttc::Packet, Failure> {
         loop {
-            let event = self.connection.recv_timeout(PATIENCE).map_err(|_| failed("no answer"))?;
-            if let rumqttc::Event::Incoming(packet) = event.map_err(failed)? {
+            let event = self.connection.recv_timeout(PATIENCE).map_err(|_| failed(&"no answer"))?;
+            if let rumqttc::Event::Incoming(packet) = event.map_err(|error| failed(&error))? {
                 return Ok(packet);
             }
         }
     }
 
     fn subscribe(&mut self) -> Result<(), Failure> {
-        self.client.subscribe(OLD_REPLY, rumqttc::QoS::AtLeastOnce).map_err(failed)?;
+        self.client
+            .subscribe(OLD_REPLY, rumqttc::QoS::AtLeastOnce)
+            .map_err(|error| failed(&error))?;
         while !matches!(self.next()?, rumqttc::Packet::SubAck(_)) {}
         Ok(())
     }
 
     fn publish(&mut self, body: Vec<u8>) -> Result<(), Failure> {
         let qos = rumqttc::QoS::AtLeastOnce;
-        self.client.publish(OLD_REQUEST, qos, false, body).map_err(failed)
+        self.client.publish(OLD_REQUEST, qos, false, body).map_err(|error| failed(&error))
     }
 
     fn wait(&mut self) -> Result<Vec<u8>, Failure> {

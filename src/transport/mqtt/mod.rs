@@ -123,7 +123,7 @@ fn start_own_broker(settings: &Settings) -> Option<(watch::Sender<bool>, JoinHan
     let started = || -> Result<_, String> {
         let password = secrets::password(settings).map_err(|error| error.to_string())?;
         let login = settings.username.as_ref().map(|username| {
-            let password = password.as_ref().map_or("", |password| password.reveal()).to_owned();
+            let password = password.as_ref().map_or("", secrets::Password::reveal).to_owned();
             embedded::Login { username: username.clone(), password }
         });
         let listener = TcpListener::bind(address).map_err(|error| error.to_string())?;

@@ -124,7 +124,7 @@ fn everything_at_full_speed_is_answered_through_it() {
             let request = message("moed/test/models/double/infer", r#"{"x": [[1, 2, 3, 4]]}"#);
             sender.publish(request.reply_to("replies/all", &n.to_string()));
         }
-        while sender.receive_within(Duration::from_millis(100)).is_some() {}
+        sender.flush();
     });
     let mut seen = std::collections::HashSet::new();
     while seen.len() < ALL {

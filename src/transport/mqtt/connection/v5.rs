@@ -13,7 +13,9 @@ use rumqttc::v5::{AsyncClient, ConnectionError, EventLoop, MqttOptions, StateErr
 use rumqttc::{NetworkOptions, Outgoing as Written};
 use tokio_rustls::rustls::client::ClientConfig;
 
-use super::{Down, INFLIGHT_MAX, Polled, QUEUE, What, address, busy, client_id, refusal, transport};
+use super::{
+    Down, INFLIGHT_MAX, Polled, QUEUE, What, address, busy, client_id, refusal, transport,
+};
 use crate::transport::mqtt::message::{Outgoing, Properties, Qos, Received};
 use crate::transport::mqtt::secrets::Password;
 use crate::transport::mqtt::session::{Action, Event, Link, OFFLINE};

@@ -307,11 +307,10 @@ impl Hub {
                     Some((_, plain)) if filter::matches(plain, &message.topic) => {
                         groups.entry(known).or_default().push((client, subscription));
                     }
-                    None if filter::matches(known, &message.topic) => {
-                        if !(subscription.is_local_left_out && client == from) {
-                            let this = (subscription.qos, subscription.is_retain_kept);
-                            best = best.max(Some(this));
-                        }
+                    None if filter::matches(known, &message.topic)
+                        && !(subscription.is_local_left_out && client == from) =>
+                    {
+                        best = best.max(Some((subscription.qos, subscription.is_retain_kept)));
                     }
                     _ => {}
                 }
