@@ -51,7 +51,9 @@ def main() -> None:
         else:
             reply = message.payload
         properties = Properties(PacketTypes.PUBLISH)
-        properties.CorrelationData = message.properties.CorrelationData
+        # mosquitto_rr sends none.
+        if correlation := getattr(message.properties, "CorrelationData", None):
+            properties.CorrelationData = correlation
         client.publish(message.properties.ResponseTopic, reply, message.qos, properties=properties)
 
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
