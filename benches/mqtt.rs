@@ -1,5 +1,6 @@
-//! Figures of the way over a broker: `mqtt figures MOED [--quick]` starts mosquitto and MOED, and
-//! prints a `name = value unit` line for each. `benches/figures mqtt` builds and runs it.
+//! Figures of the way over a broker: `mqtt figures MOED [--quick] [--python PYTHON]` starts
+//! mosquitto and MOED, and prints a `name = value unit` line for each. PYTHON is one that has what
+//! the do-it-yourself peer needs. `benches/figures mqtt` builds and runs it.
 //!
 //! The client is the tests' own: blocking, TCP_NODELAY set. The model is the pretended `sim`, which
 //! takes no time, so that what is measured is the way.
@@ -31,12 +32,15 @@ use std::time::{Duration, Instant};
 
 use broker::Broker;
 use client::Client;
+use moed::transport::mqtt::parts::Backoff;
 use packet::{Connect, Message};
 use proxy::{Fault, Proxy};
 
 const INFER: &str = "moed/bench/models/sim/infer";
 const BODY: &str = r#"{"x": [[1, 2]]}"#;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// What moed may add to the broker's own time and to computing.
+const OWN_PART_MAX_US: f64 = 150.0;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -51,8 +55,16 @@ fn main() {
     }
     let is_quick = more.iter().any(|argument| argument == "--quick");
     let moed = Path::new(moed);
+    let python = more.iter().position(|argument| argument == "--python");
+    let python = python.and_then(|at| more.get(at + 1)).map(Path::new);
+    backoff();
     memory(moed);
     round_trips(moed, if is_quick { 200 } else { 5000 });
+    embedded(moed, if is_quick { 200 } else { 5000 });
+    match python {
+        Some(python) => do_it_yourself(python, if is_quick { 40 } else { 500 }),
+        None => println!("# mqtt_diy_*: left out: no Python was given for paho and onnxruntime"),
+    }
     full_speed(moed, if is_quick { 2000 } else { 20_000 });
     deaths(moed, if is_quick { 3 } else { 50 });
     stalls(moed, if is_quick { 1 } else { 5 });
@@ -72,12 +84,18 @@ struct Daemon {
 
 impl Daemon {
     fn start(moed: &Path, broker: Option<SocketAddr>) -> Self {
+        let line = broker.map(|broker| format!("broker = \"mqtt://{broker}\""));
+        Self::with(moed, line)
+    }
+
+    /// One whose configuration says so where its broker is.
+    fn with(moed: &Path, broker: Option<String>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         let mut text = format!("[models]\ndirectories = [\"{}\"]\n", directory.path().display());
         if let Some(broker) = broker {
             text += &format!(
-                "[mqtt]\nbroker = \"mqtt://{broker}\"\nnode = \"bench\"\nkeep_alive_s = {}\n\
+                "[mqtt]\n{broker}\nnode = \"bench\"\nkeep_alive_s = {}\n\
                  health_interval_ms = 1000\n",
                 KEEP_ALIVE.as_secs()
             );
@@ -213,7 +231,27 @@ fn round_trips(moed: &Path, count: usize) {
 fn round_trips_with(moed: &Path, count: usize, lines: &str, name: &str) {
     let broker = Broker::with(lines);
     let _daemon = connected(moed, &broker);
-    let address = broker.address;
+    round_trips_through(broker.address, count, name);
+}
+
+/// The broker inside the daemon: its memory, and the same round trips through it.
+fn embedded(moed: &Path, count: usize) {
+    println!("# the broker inside the daemon");
+    let address = SocketAddr::from(([127, 0, 0, 1], broker::free_port()));
+    let without = Daemon::start(moed, Some(address));
+    std::thread::sleep(Duration::from_secs(1));
+    let without_bytes = without.anonymous_bytes();
+    drop(without);
+    let lines = format!("embedded = true\nlisten = \"{address}\"");
+    let daemon = Daemon::with(moed, Some(lines));
+    wait("moed is online", || status_is(address, "online"));
+    std::thread::sleep(Duration::from_secs(1));
+    let rss = daemon.anonymous_bytes() - without_bytes;
+    figure("embedded_broker_rss_idle", rss / 1e6, "MB");
+    round_trips_through(address, count, "embedded_broker_");
+}
+
+fn round_trips_through(address: SocketAddr, count: usize, name: &str) {
     // Gives back what it gets, at once: what the broker itself takes.
     std::thread::spawn(move || {
         let mut echo = Client::v5(address, "echo");
@@ -228,7 +266,7 @@ fn round_trips_with(moed: &Path, count: usize, lines: &str, name: &str) {
         }
     });
     std::thread::sleep(Duration::from_millis(200));
-    let mut client = asking(broker.address, "a");
+    let mut client = asking(address, "a");
     let answer = client.ask(request("a", "0", 0));
     println!("# round trips: one at a time; an answer is {} bytes", answer.payload.len());
     let mut p50s = Vec::new();
@@ -250,9 +288,68 @@ fn round_trips_with(moed: &Path, count: usize, lines: &str, name: &str) {
         figure(&format!("{name}round_trip_p99_qos{qos}"), p99, "us");
         figure(&format!("{name}inference_p50_qos{qos}"), inference, "us");
         figure(&format!("{name}own_part_p50_qos{qos}"), p50 - echo - inference, "us");
+        let bar = echo + inference + OWN_PART_MAX_US;
+        figure(&format!("{name}round_trip_p50_bar_qos{qos}"), bar, "us");
         p50s.push(p50);
     }
     figure(&format!("{name}qos1_over_qos0"), p50s[1] / p50s[0], "times");
+}
+
+/// paho and onnxruntime in a script, as people do it, through mosquitto as it comes.
+fn do_it_yourself(python: &Path, count: usize) {
+    use std::io::{BufRead as _, BufReader};
+    let broker = Broker::start();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/mqtt_paho.py");
+    let mut peer = Command::new(python)
+        .arg(script)
+        .arg(broker.address.port().to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the peer starts");
+    let mut line = String::new();
+    let mut output = BufReader::new(peer.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n", "the peer subscribes");
+    let mut client = asking(broker.address, "diy");
+    let row = vec!["0.5"; 64].join(", ");
+    let body = format!(r#"{{"x": [[{row}]]}}"#);
+    println!(
+        "# paho-mqtt and onnxruntime in a script, through mosquitto as it comes; a client with"
+    );
+    println!("# TCP_NODELAY; the same of moed: mqtt_default_broker_round_trip_p50_qos*");
+    for qos in [0, 1] {
+        for (what, topic) in [("echo", "diy/echo"), ("round_trip", "diy/infer")] {
+            let message = |n: usize| {
+                Message::new(topic, &body).reply_to("replies/diy", &n.to_string()).qos(qos)
+            };
+            let (p50, _) = times(&mut client, count, message);
+            figure(&format!("diy_{what}_p50_qos{qos}"), p50, "us");
+        }
+    }
+    let _ = peer.kill();
+    let _ = peer.wait();
+}
+
+/// How long moed waits before it knocks again, from 1000 series of attempts.
+fn backoff() {
+    for attempt in [1, 2, 4, 8] {
+        let wait = |is_refused| {
+            let mut backoff = Backoff::default();
+            let waits = (0..attempt).map(|_| backoff.wait(Duration::ZERO, is_refused));
+            waits.last().unwrap().as_secs_f64()
+        };
+        let mut waits: Vec<f64> = (0..1000).map(|_| wait(false)).collect();
+        for (name, part) in [("min", 0.0), ("max", 1.0)] {
+            let name = format!("backoff_attempt_{attempt}_{name}");
+            figure(&name, percentile(&mut waits, part), "s");
+        }
+        if attempt == 1 {
+            let mut waits: Vec<f64> = (0..1000).map(|_| wait(true)).collect();
+            figure("backoff_refused_min", percentile(&mut waits, 0.0), "s");
+            figure("backoff_refused_max", percentile(&mut waits, 1.0), "s");
+        }
+    }
 }
 
 fn full_speed(moed: &Path, count: usize) {
@@ -267,7 +364,7 @@ fn full_speed(moed: &Path, count: usize) {
             for n in 0..count {
                 sender.publish(request("all", &n.to_string(), qos));
             }
-            while sender.receive_within(Duration::from_millis(500)).is_some() {}
+            sender.flush();
         });
         let mut seen = HashSet::new();
         let mut refused = 0;
@@ -368,7 +465,7 @@ fn large_message(moed: &Path) {
 
 /// How often it knocks at a broker that is not there, and at one that throws it out.
 fn storm(moed: &Path, time: Duration) {
-    for (name, is_there) in [("absent", false), ("that_ends_each_connection", true)] {
+    for (name, is_there) in [("that_hangs_up", false), ("that_ends_each_connection", true)] {
         let port = broker::free_port();
         let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
         let _daemon = Daemon::start(moed, Some(listener.local_addr().unwrap()));

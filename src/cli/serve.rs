@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::{Failure, failure};
 use crate::config::environment::Environment;
-use crate::config::{Config, ConfigError};
+use crate::config::{self, Config, ConfigError};
 use crate::daemon::serve::{Plan, Reread, ServeError, listeners, run};
 use crate::daemon::{Pretended, log};
 use crate::engine::Backend as _;
@@ -46,6 +46,9 @@ pub struct Serve {
     /// Listens on a loopback address too, for clients that can't do Unix sockets.
     #[arg(long, value_name = "ADDRESS")]
     tcp: Option<SocketAddr>,
+    /// Starts a broker inside the daemon, for who has none; it listens there.
+    #[arg(long, value_name = "ADDRESS")]
+    embedded_broker: Option<SocketAddr>,
     /// The file of the home whose devices answers name.
     #[arg(long, value_name = "FILE")]
     home: Option<PathBuf>,
@@ -109,6 +112,9 @@ impl Serve {
         config.socket.tcp_address = self.tcp.or(config.socket.tcp_address);
         if let Some(home) = &self.home {
             config.models.home = Some(home.clone());
+        }
+        if let Some(address) = self.embedded_broker {
+            config.mqtt = Some(config::mqtt::embedded_at(address, &config.http));
         }
         config.models.threads = self.threads.unwrap_or(config.models.threads);
         Ok(config)

@@ -26,9 +26,10 @@ pub(super) fn read(mut fields: Fields, requests: &unix::Settings) -> Result<Sett
     let embedded = embedded(&mut fields)?;
     let broker = match embedded {
         Some(address) => Broker::embedded(address),
-        None => fields.text("broker", NAME_BYTES)?.parse().map_err(|error: SettingsError| {
-            fields.error("broker", cause(&error))
-        })?,
+        None => fields
+            .text("broker", NAME_BYTES)?
+            .parse()
+            .map_err(|error: SettingsError| fields.error("broker", cause(&error)))?,
     };
     let protocol = protocol(&mut fields)?;
     let password_file = password_file(&mut fields)?;
@@ -84,6 +85,19 @@ pub(super) fn read(mut fields: Fields, requests: &unix::Settings) -> Result<Sett
     })?;
     fields.finish()?;
     Ok(read)
+}
+
+/// Settings for a broker inside the daemon that listens on `address`, and no other table.
+pub fn embedded_at(address: SocketAddr, requests: &unix::Settings) -> Settings {
+    Settings {
+        broker: Broker::embedded(address),
+        embedded: Some(address),
+        deadline_default: requests.deadline_default,
+        deadline_max: requests.deadline_max,
+        stop_time_max: requests.stop_time_max,
+        codec: requests.codec.clone(),
+        ..Settings::default()
+    }
 }
 
 /// Where the broker inside the daemon listens, if there should be one.

@@ -104,8 +104,8 @@ const MAY_NAME: [(&str, &[&str]); 27] = [
 /// may be named anywhere.
 const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 11] = [
     (&["std", "env"], &["src/cli.rs", "src/cli/", "src/config/", "src/engine/kernel/select.rs"]),
-    (&["std", "net"], &["src/transport/", "src/config/", "src/cli/serve.rs"]),
-    (&["rumqttc"], &["src/transport/mqtt/connection/"]),
+    (&["std", "net"], &["src/transport/", "src/config/", "src/cli/serve.rs", MQTT_CLIENT]),
+    (&["rumqttc"], &["src/transport/mqtt/connection/", MQTT_CLIENT]),
     (&["tokio_rustls"], &["src/transport/mqtt/connection/", "src/transport/mqtt/secrets.rs"]),
     (&["clap"], &["src/main.rs", "src/cli.rs", "src/cli/"]),
     (&["memmap2"], &["src/engine/mapping.rs", "src/engine/tract/"]),
@@ -125,6 +125,9 @@ const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 11] = [
     (&["listenfd"], &["src/transport/unix/listener.rs"]),
     (&["prost"], &["src/engine/"]),
 ];
+
+/// The demo's devices.
+const MQTT_CLIENT: &str = "src/cli/demo/over_mqtt.rs";
 
 const TRACT: &str = "tract_";
 const TRACT_IS_NAMED_IN: &[&str] = &["src/engine/"];

@@ -2,6 +2,7 @@
 
 pub mod clients;
 mod config;
+mod embedded;
 mod exchange;
 mod faults;
 mod misbehaviour;
@@ -9,6 +10,7 @@ mod presence;
 mod reach;
 mod secrets;
 mod session;
+mod session_edges;
 mod topics;
 
 use crate::support::mqtt::broker::mosquitto;

@@ -1,5 +1,6 @@
 //! `moed demo`: a daemon, a socket, and sentences that come back understood.
 
+mod over_mqtt;
 mod sentences;
 mod show;
 
@@ -54,7 +55,9 @@ struct Tally {
 impl Demo {
     pub fn run(self) -> Result<(), Failure> {
         let models = directory(self.models.as_deref())?;
-        let daemon = Process::start(&models, &[], Some(HOME))?;
+        let broker = over_mqtt::address()?;
+        let arguments = ["--embedded-broker", &broker.to_string()];
+        let daemon = Process::start(&models, &arguments, Some(HOME))?;
         let socket = daemon.socket();
         let (place, ms) = (socket.display(), daemon.start.as_millis());
         let style = Style::of_standard_output();
@@ -87,6 +90,7 @@ impl Demo {
             print(&style.answer(&text, is_right, &answer))?;
         }
         print(&tally.summary(daemon.resident_bytes()))?;
+        print(&over_mqtt::ask(broker)?)?;
         if self.keep {
             let dir = socket.parent().unwrap_or(&socket).display();
             let (pid, socket) = (daemon.keep(), socket.display());

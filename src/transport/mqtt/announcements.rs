@@ -77,6 +77,10 @@ impl Announcements {
             && known.edition == edition
         {
             known.state = State::Taken;
+            if known.payload.is_empty() {
+                // The broker has forgotten it, and so may we.
+                self.by_topic.remove(topic);
+            }
         }
     }
 

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::acknowledgements::AckId;
 use super::message::{Outgoing, Properties, Qos, Received};
-use super::outbox::Reply;
-use super::remembered::Memory;
+use super::outbox::{Reply, Token};
+use super::remembered::{Key, Memory};
 use super::session::{Phase, Session, Ticket};
 use super::topics::Route;
 use super::waiting::{ReplyTo, Waiting};
@@ -292,11 +292,21 @@ impl Session {
                     self.waiting.get_mut(&first)?.acks.extend(again.acks);
                     return None;
                 }
-                Some(Memory::Answered(message)) => {
-                    self.counters.duplicates_answered.add(1);
-                    let message = (**message).clone();
+                Some(Memory::Answered { message, token, is_confirmed }) => {
                     let again = self.waiting.remove(&ticket)?;
-                    self.put(message, again.to.id, again.acks, again.deadline);
+                    if let Some(reply) = token.and_then(|token| self.outbox.get_mut(token)) {
+                        // The answer is on its way, for both.
+                        self.counters.duplicates_joined.add(1);
+                        reply.acks.extend(again.acks);
+                    } else if *is_confirmed && again.is_repeated {
+                        // The broker has the answer, and only missed that it was told so.
+                        self.counters.duplicates_joined.add(1);
+                        again.acks.iter().for_each(|&ack| self.acks.done(ack));
+                    } else {
+                        self.counters.duplicates_answered.add(1);
+                        let message = (**message).clone();
+                        self.put(message, again.to.id, again.acks, again.deadline, None);
+                    }
                     return None;
                 }
                 _ => {}
@@ -314,28 +324,42 @@ impl Session {
         let deadline = if is_late { now + LATE_NEWS_TIME } else { waiting.deadline };
         let is_final = written.status < 500 && written.status != Code::Overloaded.status();
         let message = message(waiting.to.clone(), written);
-        if let Some(key) = waiting.key {
-            // An error that may pass is no answer to the next try.
-            if is_final {
-                self.remembered.answered(key, &message);
-            } else {
-                self.remembered.forget(key);
-            }
+        // An error that may pass is no answer to the next try.
+        let key = waiting.key.filter(|_| is_final);
+        if let Some(key) = waiting.key
+            && !is_final
+        {
+            self.remembered.forget(key);
         }
-        self.put(message, waiting.to.id, waiting.acks, deadline);
+        let kept = key.map(|key| (key, message.clone()));
+        let token = self.put(message, waiting.to.id, waiting.acks, deadline, key);
+        if let Some((key, message)) = kept {
+            self.remembered.answered(key, &message, token);
+        }
         self.advance(now);
     }
 
     fn reply(&mut self, to: ReplyTo, written: Written, acks: Vec<AckId>, deadline: Instant) {
         let id = to.id.clone();
-        self.put(message(to, written), id, acks, deadline);
+        self.put(message(to, written), id, acks, deadline, None);
     }
 
-    fn put(&mut self, message: Outgoing, id: Option<String>, acks: Vec<AckId>, deadline: Instant) {
-        if let Err(reply) = self.outbox.push(Reply { message, deadline, id, acks }) {
-            self.counters.replies_dropped.add(1);
-            log::warn!("reply: {}: too many wait for the broker: dropped", reply.message.topic);
-            reply.acks.iter().for_each(|&ack| self.acks.done(ack));
+    fn put(
+        &mut self,
+        message: Outgoing,
+        id: Option<String>,
+        acks: Vec<AckId>,
+        deadline: Instant,
+        key: Option<Key>,
+    ) -> Option<Token> {
+        match self.outbox.push(Reply { message, deadline, id, acks, key }) {
+            Ok(token) => Some(token),
+            Err(reply) => {
+                self.counters.replies_dropped.add(1);
+                log::warn!("reply: {}: too many wait for the broker: dropped", reply.message.topic);
+                reply.acks.iter().for_each(|&ack| self.acks.done(ack));
+                None
+            }
         }
     }
 

@@ -66,7 +66,7 @@ pub async fn serve(
     counters: Arc<Counters>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), SettingsError> {
-    settings.check()?;
+    settings.check().inspect_err(|error| log::error!("broker: {error}"))?;
     let own_broker = start_own_broker(&settings);
     let (notices, mut noticed) = mpsc::channel(NOTICES);
     // As many as may wait, and those that came too late to be waited for.
@@ -107,6 +107,10 @@ pub async fn serve(
         }
     }
     connection.abort();
+    let lost = server.session.unsent() + server.session.waiting();
+    if lost > 0 {
+        log::warn!("broker: {lost} replies had not reached it when the daemon stopped");
+    }
     if let Some((stop, serving)) = own_broker {
         // Its receiver's end would be its own.
         let _ = stop.send(true);
@@ -122,7 +126,7 @@ fn start_own_broker(settings: &Settings) -> Option<(watch::Sender<bool>, JoinHan
     let started = || -> Result<_, String> {
         let password = secrets::password(settings).map_err(|error| error.to_string())?;
         let login = settings.username.as_ref().map(|username| {
-            let password = password.as_ref().map_or("", |password| password.reveal()).to_owned();
+            let password = password.as_ref().map_or("", secrets::Password::reveal).to_owned();
             embedded::Login { username: username.clone(), password }
         });
         let listener = TcpListener::bind(address).map_err(|error| error.to_string())?;

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::acknowledgements::AckId;
 use super::message::Outgoing;
+use super::remembered::Key;
 
 /// A message in the outbox.
 pub type Token = u64;
@@ -26,6 +27,8 @@ pub struct Reply {
     pub id: Option<String>,
     /// Requests that are dealt with once the broker has it, or it is lost.
     pub acks: Vec<AckId>,
+    /// What its request is remembered by.
+    pub key: Option<Key>,
 }
 
 #[derive(Debug, Default)]
@@ -47,18 +50,19 @@ impl Outbox {
 
     /// # Errors
     /// Gives the reply back if there is no room for it.
-    pub fn push(&mut self, reply: Reply) -> Result<(), Box<Reply>> {
+    pub fn push(&mut self, reply: Reply) -> Result<Token, Box<Reply>> {
         let bytes = reply.message.wire_bytes() + OVERHEAD_BYTES;
         let is_full = self.replies.len() >= self.messages_max
             || self.bytes.saturating_add(bytes) > self.bytes_max;
         if is_full {
             return Err(Box::new(reply));
         }
+        let token = self.next;
         self.bytes += bytes;
-        self.queued.push_back(self.next);
-        self.replies.insert(self.next, (reply, bytes));
+        self.queued.push_back(token);
+        self.replies.insert(token, (reply, bytes));
         self.next += 1;
-        Ok(())
+        Ok(token)
     }
 
     /// The next reply to hand to the connection; it stays here until it is removed.
@@ -69,6 +73,11 @@ impl Outbox {
             }
         }
         None
+    }
+
+    /// A reply that the broker does not have yet.
+    pub fn get_mut(&mut self, token: Token) -> Option<&mut Reply> {
+        self.replies.get_mut(&token).map(|(reply, _)| reply)
     }
 
     /// The broker has it, or never will.

@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::message::Outgoing;
+use super::outbox::Token;
 
 /// What a request is told from others by: topics, correlation or id, and its whole body. Two
 /// different ones have the same key once in 2^64.
@@ -19,7 +20,13 @@ pub struct Key(u64);
 pub enum Memory {
     /// It is being computed, under this number.
     Running(u64),
-    Answered(Box<Outgoing>),
+    Answered {
+        message: Box<Outgoing>,
+        /// Its place in the outbox, while it is there.
+        token: Option<Token>,
+        /// The broker has it.
+        is_confirmed: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -66,7 +73,7 @@ impl Remembered {
     }
 
     /// Keeps the reply, if it is not larger than all of them may be.
-    pub fn answered(&mut self, key: Key, reply: &Outgoing) {
+    pub fn answered(&mut self, key: Key, reply: &Outgoing, token: Option<Token>) {
         let bytes = reply.wire_bytes();
         if bytes > self.bytes_max {
             return self.forget(key);
@@ -75,7 +82,17 @@ impl Remembered {
         if let Some(entry) = self.entries.get_mut(&key) {
             self.bytes = self.bytes - entry.bytes + bytes;
             entry.bytes = bytes;
-            entry.memory = Memory::Answered(Box::new(reply.clone()));
+            let message = Box::new(reply.clone());
+            entry.memory = Memory::Answered { message, token, is_confirmed: false };
+        }
+    }
+
+    /// The broker has the reply.
+    pub fn confirmed(&mut self, key: Key) {
+        if let Some(Entry { memory: Memory::Answered { is_confirmed, .. }, .. }) =
+            self.entries.get_mut(&key)
+        {
+            *is_confirmed = true;
         }
     }
 

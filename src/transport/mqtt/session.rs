@@ -237,6 +237,9 @@ impl Session {
                 let count =
                     if is_taken { &self.counters.replies } else { &self.counters.replies_refused };
                 count.add(1);
+                if let Some(key) = reply.key.filter(|_| is_taken) {
+                    self.remembered.confirmed(key);
+                }
                 if !is_taken {
                     let topic = reply.message.topic;
                     log::warn!(

@@ -250,6 +250,11 @@ fn client_id(settings: &Settings) -> String {
     format!("moed-{}", settings.node)
 }
 
+/// It may let this client in a little later: brokers say so while they start.
+fn busy(reason: &dyn std::fmt::Debug) -> Down {
+    Down::new(format!("it can't take this client now: {reason:?}"), false, false)
+}
+
 /// The advice for each refusal.
 fn refusal(reason: &dyn std::fmt::Debug) -> Down {
     Down::refused(format!(

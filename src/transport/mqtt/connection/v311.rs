@@ -11,7 +11,9 @@ use rumqttc::{
 use tokio_rustls::rustls::client::ClientConfig;
 
 use super::v5::written;
-use super::{Down, INFLIGHT_MAX, Polled, QUEUE, What, address, client_id, refusal, transport};
+use super::{
+    Down, INFLIGHT_MAX, Polled, QUEUE, What, address, busy, client_id, refusal, transport,
+};
 use crate::transport::mqtt::message::{Outgoing, Properties, Qos, Received};
 use crate::transport::mqtt::secrets::Password;
 use crate::transport::mqtt::session::{Action, Event, Link, OFFLINE};
@@ -153,6 +155,9 @@ fn down(error: &ConnectionError) -> Down {
     match error {
         ConnectionError::ConnectionRefused(ConnectReturnCode::RefusedProtocolVersion) => {
             Down::new("it refuses MQTT 3.1.1", false, true)
+        }
+        ConnectionError::ConnectionRefused(reason @ ConnectReturnCode::ServiceUnavailable) => {
+            busy(reason)
         }
         ConnectionError::ConnectionRefused(reason) => refusal(reason),
         ConnectionError::MqttState(error) => Down::new(error.to_string(), false, true),

@@ -13,7 +13,9 @@ use rumqttc::v5::{AsyncClient, ConnectionError, EventLoop, MqttOptions, StateErr
 use rumqttc::{NetworkOptions, Outgoing as Written};
 use tokio_rustls::rustls::client::ClientConfig;
 
-use super::{Down, INFLIGHT_MAX, Polled, QUEUE, What, address, client_id, refusal, transport};
+use super::{
+    Down, INFLIGHT_MAX, Polled, QUEUE, What, address, busy, client_id, refusal, transport,
+};
 use crate::transport::mqtt::message::{Outgoing, Properties, Qos, Received};
 use crate::transport::mqtt::secrets::Password;
 use crate::transport::mqtt::session::{Action, Event, Link, OFFLINE};
@@ -208,6 +210,12 @@ fn down(error: &ConnectionError) -> Down {
             ConnectReturnCode::RefusedProtocolVersion
             | ConnectReturnCode::UnsupportedProtocolVersion,
         ) => Down::new("it refuses MQTT 5", false, true),
+        ConnectionError::ConnectionRefused(
+            reason @ (ConnectReturnCode::ServiceUnavailable
+            | ConnectReturnCode::ServerUnavailable
+            | ConnectReturnCode::ServerBusy
+            | ConnectReturnCode::ConnectionRateExceeded),
+        ) => busy(reason),
         ConnectionError::ConnectionRefused(reason) => refusal(reason),
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
             match reason_code {

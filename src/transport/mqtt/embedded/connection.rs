@@ -12,8 +12,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use super::hub::{Hub, Ticket, reason};
 use super::super::stopped;
+use super::hub::{Hub, Ticket, reason};
 use super::packet::{Connect, Packet, Reply, Version, Wrong, read};
 
 /// From the connection to the packet that connects.

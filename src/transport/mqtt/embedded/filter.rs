@@ -5,9 +5,7 @@ const BYTES_MAX: usize = 1024;
 
 /// Whether messages may be published to `topic`.
 pub fn is_topic(topic: &str) -> bool {
-    (1..=BYTES_MAX).contains(&topic.len())
-        && !topic.starts_with('$')
-        && !topic.contains(['+', '#'])
+    (1..=BYTES_MAX).contains(&topic.len()) && !topic.starts_with('$') && !topic.contains(['+', '#'])
 }
 
 /// Whether `filter`, which may be a shared one, can be subscribed to.

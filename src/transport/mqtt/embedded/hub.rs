@@ -225,8 +225,7 @@ impl Hub {
     /// The connection has ended: its Will is published, or will be.
     pub fn parted(&mut self, ticket: &Ticket, now: Instant) {
         let Some(session) = self.session(ticket) else { return };
-        let will = session.link.take().and_then(|link| link.will);
-        session.ends_at = Some(now + session.expiry);
+        let will = session.parted(now);
         let is_over = session.expiry.is_zero();
         match will {
             Some((delay, will)) if delay.is_zero() || is_over => {
@@ -308,11 +307,10 @@ impl Hub {
                     Some((_, plain)) if filter::matches(plain, &message.topic) => {
                         groups.entry(known).or_default().push((client, subscription));
                     }
-                    None if filter::matches(known, &message.topic) => {
-                        if !(subscription.is_local_left_out && client == from) {
-                            let this = (subscription.qos, subscription.is_retain_kept);
-                            best = best.max(Some(this));
-                        }
+                    None if filter::matches(known, &message.topic)
+                        && !(subscription.is_local_left_out && client == from) =>
+                    {
+                        best = best.max(Some((subscription.qos, subscription.is_retain_kept)));
                     }
                     _ => {}
                 }

@@ -150,8 +150,7 @@ pub fn read(
         (12, 0) => Packet::Ping,
         (14, 0) => {
             let reason = if reader.is_empty() { 0 } else { reader.byte()? };
-            let expiry =
-                if reader.is_empty() { None } else { reader.properties()?.session_expiry };
+            let expiry = if reader.is_empty() { None } else { reader.properties()?.session_expiry };
             let session_expiry = expiry.map(|seconds| Duration::from_secs(seconds.into()));
             Packet::Disconnect { is_will_wanted: is_v5 && reason == 4, session_expiry }
         }
@@ -271,14 +270,32 @@ pub enum Reply {
         client: Option<String>,
     },
     Refused(u8),
-    Publish { message: Arc<Message>, qos: u8, packet: u16, is_repeated: bool, is_retained: bool },
-    Acknowledged { packet: u16, reason: u8 },
+    Publish {
+        message: Arc<Message>,
+        qos: u8,
+        packet: u16,
+        is_repeated: bool,
+        is_retained: bool,
+    },
+    Acknowledged {
+        packet: u16,
+        reason: u8,
+    },
     /// The first half of an acknowledgement at QoS 2.
-    Received { packet: u16, reason: u8 },
+    Received {
+        packet: u16,
+        reason: u8,
+    },
     /// The second.
     Completed(u16),
-    Subscribed { packet: u16, reasons: Vec<u8> },
-    Unsubscribed { packet: u16, reasons: Vec<u8> },
+    Subscribed {
+        packet: u16,
+        reasons: Vec<u8>,
+    },
+    Unsubscribed {
+        packet: u16,
+        reasons: Vec<u8>,
+    },
     Pong,
     Disconnect(u8),
 }
@@ -287,75 +304,59 @@ impl Reply {
     /// Writes it behind what is in `buffer`.
     pub fn write(&self, version: Version, now: Instant, buffer: &mut BytesMut) {
         let is_v5 = version == Version::V5;
+        if matches!(self, Self::Disconnect(_)) && !is_v5 {
+            return;
+        }
         let mut body = BytesMut::new();
-        let kind = match self {
+        self.write_body(is_v5, now, &mut body);
+        buffer.put_u8(self.kind());
+        put_variable(buffer, body.len());
+        buffer.put_slice(&body);
+    }
+
+    /// The first byte.
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Connected { .. } | Self::Refused(_) => 0x20,
+            Self::Publish { qos, is_repeated, is_retained, .. } => {
+                0x30 | u8::from(*is_repeated) << 3 | qos << 1 | u8::from(*is_retained)
+            }
+            Self::Acknowledged { .. } => 0x40,
+            Self::Received { .. } => 0x50,
+            Self::Completed(_) => 0x70,
+            Self::Subscribed { .. } => 0x90,
+            Self::Unsubscribed { .. } => 0xb0,
+            Self::Pong => 0xd0,
+            Self::Disconnect(_) => 0xe0,
+        }
+    }
+
+    fn write_body(&self, is_v5: bool, now: Instant, body: &mut BytesMut) {
+        match self {
             Self::Connected { is_known, expiry, packet_bytes_max, client } => {
                 body.put_slice(&[u8::from(*is_known), 0]);
                 if is_v5 {
-                    let mut told = BytesMut::new();
-                    told.put_u8(0x11);
-                    told.put_u32(seconds(*expiry));
-                    told.put_u8(0x21);
-                    told.put_u16(RECEIVED_MAX);
-                    told.put_u8(0x27);
-                    told.put_u32(u32::try_from(*packet_bytes_max).unwrap_or(u32::MAX));
-                    // No subscription identifiers.
-                    told.put_slice(&[0x29, 0]);
-                    if let Some(client) = client {
-                        told.put_u8(0x12);
-                        put_data(&mut told, client.as_bytes());
-                    }
-                    put_variable(&mut body, told.len());
+                    let told = connected(*expiry, *packet_bytes_max, client.as_deref());
+                    put_variable(body, told.len());
                     body.put_slice(&told);
                 }
-                0x20
             }
-            Self::Refused(reason) => {
-                let old = match reason {
-                    0x84 => 1,
-                    0x85 => 2,
-                    0x86 => 4,
-                    0x87 => 5,
-                    _ => 3,
-                };
-                body.put_slice(&[0, if is_v5 { *reason } else { old }]);
-                if is_v5 {
-                    body.put_u8(0);
-                }
-                0x20
-            }
-            Self::Publish { message, qos, packet, is_repeated, is_retained } => {
-                put_data(&mut body, message.topic.as_bytes());
+            Self::Refused(reason) if is_v5 => body.put_slice(&[0, *reason, 0]),
+            Self::Refused(reason) => body.put_slice(&[0, refusal_of_old(*reason)]),
+            Self::Publish { message, qos, packet, .. } => {
+                put_data(body, message.topic.as_bytes());
                 if *qos > 0 {
                     body.put_u16(*packet);
                 }
                 if is_v5 {
-                    let left = message.expires_at.map(|at| at.saturating_duration_since(now));
-                    put_variable(
-                        &mut body,
-                        message.properties.len() + if left.is_some() { 5 } else { 0 },
-                    );
-                    if let Some(left) = left {
-                        body.put_u8(0x02);
-                        body.put_u32(seconds(left).max(1));
-                    }
-                    body.put_slice(&message.properties);
+                    put_properties(body, message, now);
                 }
                 body.put_slice(&message.payload);
-                0x30 | u8::from(*is_repeated) << 3 | qos << 1 | u8::from(*is_retained)
             }
-            Self::Acknowledged { packet, reason } => {
-                put_acknowledgement(&mut body, *packet, *reason, is_v5);
-                0x40
+            Self::Acknowledged { packet, reason } | Self::Received { packet, reason } => {
+                put_acknowledgement(body, *packet, *reason, is_v5);
             }
-            Self::Received { packet, reason } => {
-                put_acknowledgement(&mut body, *packet, *reason, is_v5);
-                0x50
-            }
-            Self::Completed(packet) => {
-                body.put_u16(*packet);
-                0x70
-            }
+            Self::Completed(packet) => body.put_u16(*packet),
             Self::Subscribed { packet, reasons } => {
                 body.put_u16(*packet);
                 if is_v5 {
@@ -364,7 +365,6 @@ impl Reply {
                 } else {
                     body.extend(reasons.iter().map(|&reason| reason.min(0x80)));
                 }
-                0x90
             }
             Self::Unsubscribed { packet, reasons } => {
                 body.put_u16(*packet);
@@ -372,19 +372,50 @@ impl Reply {
                     body.put_u8(0);
                     body.put_slice(reasons);
                 }
-                0xb0
             }
-            Self::Pong => 0xd0,
-            Self::Disconnect(_) if !is_v5 => return,
-            Self::Disconnect(reason) => {
-                body.put_u8(*reason);
-                0xe0
-            }
-        };
-        buffer.put_u8(kind);
-        put_variable(buffer, body.len());
-        buffer.put_slice(&body);
+            Self::Pong => {}
+            Self::Disconnect(reason) => body.put_u8(*reason),
+        }
     }
+}
+
+/// What MQTT 5's clients are told when they are let in.
+fn connected(expiry: Duration, packet_bytes_max: usize, client: Option<&str>) -> BytesMut {
+    let mut told = BytesMut::new();
+    told.put_u8(0x11);
+    told.put_u32(seconds(expiry));
+    told.put_u8(0x21);
+    told.put_u16(RECEIVED_MAX);
+    told.put_u8(0x27);
+    told.put_u32(u32::try_from(packet_bytes_max).unwrap_or(u32::MAX));
+    // No subscription identifiers.
+    told.put_slice(&[0x29, 0]);
+    if let Some(client) = client {
+        told.put_u8(0x12);
+        put_data(&mut told, client.as_bytes());
+    }
+    told
+}
+
+/// MQTT 3.1.1's word for a refusal.
+fn refusal_of_old(reason: u8) -> u8 {
+    match reason {
+        0x84 => 1,
+        0x85 => 2,
+        0x86 => 4,
+        0x87 => 5,
+        _ => 3,
+    }
+}
+
+fn put_properties(body: &mut BytesMut, message: &Message, now: Instant) {
+    let left = message.expires_at.map(|at| at.saturating_duration_since(now));
+    put_variable(body, message.properties.len() + if left.is_some() { 5 } else { 0 });
+    if let Some(left) = left {
+        body.put_u8(0x02);
+        body.put_u32(seconds(left).max(1));
+    }
+    body.put_slice(&message.properties);
 }
 
 fn put_acknowledgement(body: &mut BytesMut, packet: u16, reason: u8, is_v5: bool) {

@@ -105,6 +105,14 @@ impl Session {
         self.link = Some(link);
     }
 
+    /// The client has gone: nothing at QoS 0 waits for it. Gives its Will, and how long that waits.
+    pub fn parted(&mut self, now: Instant) -> Option<(Duration, Message)> {
+        self.queue.retain(|queued| queued.qos > 0);
+        self.queue_bytes = self.queue.iter().map(|queued| queued.message.bytes()).sum();
+        self.ends_at = Some(now + self.expiry);
+        self.link.take().and_then(|link| link.will)
+    }
+
     /// Puts a message in the queue.
     pub fn offer(&mut self, message: &Arc<Message>, qos: u8, is_retained: bool) -> Offered {
         let qos = message.qos.min(qos);

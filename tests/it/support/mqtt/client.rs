@@ -176,6 +176,16 @@ impl Client {
         while self.receive_on(topic).payload != payload.as_bytes() {}
     }
 
+    /// Waits until the broker has all that was published: a connection that is closed earlier takes
+    /// along what the broker has not read.
+    pub fn flush(&mut self) {
+        let last = self.publish(Message::new("flushed", "").qos(1));
+        while !self.acknowledged.iter().any(|(packet, _)| *packet == last) {
+            let packet = self.read_packet().expect("the broker acknowledges");
+            self.note(&packet).expect("the broker takes it");
+        }
+    }
+
     /// Publishes a request, and waits for the message on its response topic.
     pub fn ask(&mut self, request: Message) -> Message {
         let topic = request.response_topic.clone().expect("the request says where to");
