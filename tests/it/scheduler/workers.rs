@@ -47,6 +47,8 @@ fn refuses_at_once_what_it_has_no_room_for() {
     let setup = Setup::new(delay(500), options);
     let (first, first_reply) = request(1, PATIENCE);
     setup.send(first);
+    // The worker may be slow to wake where others compute too.
+    std::thread::sleep(Duration::from_millis(100));
     let mut waiting = Vec::new();
     for _ in 0..20 {
         let (request, reply) = request(1, PATIENCE);
