@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::data;
 use crate::support::http::PATIENCE;
 
 /// A daemon with somebody in systemd's place; it ends when this is dropped.
@@ -68,8 +67,8 @@ fn moed(arguments: &[&str], socket: &Path) -> Child {
 
 #[test]
 fn systemd_hears_of_more_time_and_of_the_status_and_last_that_it_is_ready() {
-    let bundles = data("bundles");
-    let daemon = Daemon::start(None, &["--models", bundles.to_str().unwrap()]);
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let daemon = Daemon::start(None, &["--models", models.to_str().unwrap()]);
     let heard = daemon.hear_until("READY=1");
     let said = |text: &str| heard.iter().any(|message| message.contains(text));
     assert!(said("EXTEND_TIMEOUT_USEC=60000000"), "{heard:?}");
