@@ -22,24 +22,25 @@ use crate::engine::tract::Tract;
     moed serve --models models --socket /tmp/moed.sock\n  \
     curl --unix-socket /tmp/moed.sock -d '{\"text\": \"turn on the light\"}' \\\n       \
     http://moed/v2/models/intent/infer\n\n\
-    SIGTERM and SIGINT stop it: what was admitted is answered first. SIGHUP reads the \
+    Without --socket it listens where MOED_SOCKET or the configuration says, or at\n\
+    /run/moed/moed.sock for root, or at $XDG_RUNTIME_DIR/moed/moed.sock.\n\n\
+    SIGTERM and SIGINT stop it: what was admitted is answered first. SIGHUP reads the\n\
     configuration again.\nExit codes: 0 stopped as asked; 1 it could not start, or requests were \
     left when it had to stop.")]
 pub struct Serve {
-    /// The configuration; /etc/moed/moed.toml if that is there and none is named.
+    /// The configuration; without it /etc/moed/moed.toml, if that is there.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A directory with models in it, instead of the configured ones; may be given several times.
+    /// A directory with models, for the configured ones; more may be given.
     #[arg(long, value_name = "DIR")]
     models: Vec<PathBuf>,
-    /// Where to listen; else MOED_SOCKET, the configuration, /run/moed/moed.sock for root, or
-    /// $XDG_RUNTIME_DIR/moed/moed.sock.
+    /// Where to listen.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Where the owner's commands are taken: load, unload, rollback.
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
-    /// Listens on a loopback address too, for clients that can't do Unix sockets.
+    /// Listens on a loopback address too, for clients without Unix sockets.
     #[arg(long, value_name = "ADDRESS")]
     tcp: Option<SocketAddr>,
     /// The file of the home whose devices answers name.
@@ -48,7 +49,7 @@ pub struct Serve {
     /// Threads that compute one request; 0: as many as there are processors.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Serves a pretended model `sim` too, which takes so many milliseconds: for tests of clients.
+    /// Serves a pretended model `sim` too, which takes so long: for tests.
     #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = "0",
         require_equals = true)]
     sim: Option<u64>,

@@ -105,7 +105,7 @@ const MAY_BE_NAMED_IN: [(&[&str], &[&str]); 10] = [
     (&["rumqttc"], &["src/transport/mqtt/connection/"]),
     (&["tokio_rustls"], &["src/transport/mqtt/connection/", "src/transport/mqtt/secrets.rs"]),
     (&["clap"], &["src/main.rs", "src/cli.rs", "src/cli/"]),
-    (&["memmap2"], &["src/engine/mapping.rs", "src/engine/tract/"]),
+    (&["memmap2"], &["src/engine/mapping.rs", "src/engine/tract/hoist.rs"]),
     (
         &["rustix"],
         &[
