@@ -5,6 +5,7 @@
 //! systemd. Here and nowhere else everything knows everything.
 
 mod counters;
+pub mod heap;
 pub mod log;
 pub mod serve;
 
