@@ -46,7 +46,7 @@ pub fn request(path: &str, body: &str) -> Vec<u8> {
 pub fn head(bytes: &[u8]) -> Option<(u16, usize, usize)> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&bytes[..end]).unwrap();
-    let status = text[9..12].parse().unwrap();
+    let status = text.get(9..12).unwrap().parse().unwrap();
     let length = text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().unwrap())
@@ -66,7 +66,7 @@ impl Client {
     }
 
     /// Whether there is a place for this connection.
-    pub fn is_served(mut self) -> bool {
+    pub fn is_served(&mut self) -> bool {
         let request = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n";
         let mut status = [0; 12];
         // One that is refused may be closed already.

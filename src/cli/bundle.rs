@@ -19,7 +19,7 @@ use crate::engine::tract::Tract;
 pub struct Bundle {
     /// The ONNX file; its external data lies beside it.
     model: PathBuf,
-    /// The directory to be made; the model's name in `models` if none is given.
+    /// The directory to be made; `models/NAME` if none is given.
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
     /// The model's name; that of the directory if none is given.

@@ -32,7 +32,7 @@ pub struct Query {
     /// Experts for each row in each layer, at most.
     #[arg(long)]
     k: Option<usize>,
-    /// What the answer may cost, 0 (cheapest) to 1 (best), for models that choose k themselves.
+    /// What it may cost, 0 (cheapest) to 1 (best), where the model chooses k.
     #[arg(long)]
     budget: Option<f64>,
     /// After so many milliseconds the answer is of no use.

@@ -10,7 +10,7 @@ use super::{Failure, failure};
 use crate::config::environment::Environment;
 use crate::config::{self, Config, ConfigError};
 use crate::daemon::serve::{Plan, Reread, ServeError, listeners, run};
-use crate::daemon::{Pretended, log};
+use crate::daemon::{Pretended, heap, log};
 use crate::engine::Backend as _;
 use crate::engine::LoadOptions;
 use crate::engine::sim::{Behaviour, Sim};
@@ -22,18 +22,19 @@ use crate::engine::tract::Tract;
     moed serve --models models --socket /tmp/moed.sock\n  \
     curl --unix-socket /tmp/moed.sock -d '{\"text\": \"turn on the light\"}' \\\n       \
     http://moed/v2/models/intent/infer\n\n\
-    SIGTERM and SIGINT stop it: what was admitted is answered first. SIGHUP reads the \
+    Without --socket it listens where MOED_SOCKET or the configuration says, or at\n\
+    /run/moed/moed.sock for root, or at $XDG_RUNTIME_DIR/moed/moed.sock.\n\n\
+    SIGTERM and SIGINT stop it: what was admitted is answered first. SIGHUP reads the\n\
     configuration again.\nExit codes: 0 stopped as asked; 1 it could not start, or requests were \
     left when it had to stop; 78 the configuration is wrong, and only you can mend it.")]
 pub struct Serve {
-    /// The configuration; /etc/moed/moed.toml if that is there and none is named.
+    /// The configuration; without it /etc/moed/moed.toml, if that is there.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A directory with models in it, instead of the configured ones; may be given several times.
+    /// A directory with models, for the configured ones; more may be given.
     #[arg(long, value_name = "DIR")]
     models: Vec<PathBuf>,
-    /// Where to listen; else MOED_SOCKET, the configuration, /run/moed/moed.sock for root, or
-    /// $XDG_RUNTIME_DIR/moed/moed.sock.
+    /// Where to listen.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Where models are kept that are installed while it runs; else /var/lib/moed/models, or in
@@ -43,7 +44,7 @@ pub struct Serve {
     /// Where the owner's commands are taken: install, load, unload, rollback, remove.
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
-    /// Listens on a loopback address too, for clients that can't do Unix sockets.
+    /// Listens on a loopback address too, for clients without Unix sockets.
     #[arg(long, value_name = "ADDRESS")]
     tcp: Option<SocketAddr>,
     /// Starts a broker inside the daemon, for who has none; it listens there.
@@ -55,7 +56,7 @@ pub struct Serve {
     /// Threads that compute one request; 0: as many as there are processors.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Serves a pretended model `sim` too, which takes so many milliseconds: for tests of clients.
+    /// Serves a pretended model `sim` too, which takes so long: for tests.
     #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = "0",
         require_equals = true)]
     sim: Option<u64>,
@@ -82,6 +83,7 @@ impl Serve {
         let path = self.socket.clone().or_else(|| environment.socket.clone());
         let path = path.or_else(|| config.socket.path.clone());
         let path = path.or_else(|| environment.listen_path());
+        heap::configure();
         // Before the first thread: see `listeners`.
         let listeners = listeners(&config, path).map_err(ServeError::from)?;
         if listeners.is_empty() {

@@ -5,6 +5,7 @@
 //! systemd. Here and nowhere else everything knows everything.
 
 mod counters;
+pub mod heap;
 pub mod log;
 pub mod serve;
 mod systemd;
@@ -12,7 +13,7 @@ mod systemd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -50,6 +51,9 @@ pub enum StartError {
     #[error("model `{name}`: {cause}")]
     Pretended { name: String, cause: String },
 }
+
+/// When to come back, while models are being looked for.
+const STARTING: Duration = Duration::from_secs(1);
 
 /// Everything that answers.
 pub struct Daemon {
@@ -151,6 +155,11 @@ impl Daemon {
 
     fn slot(&self, model: &ModelRef) -> Result<Arc<Slot>, InferError> {
         self.repository.slot(&model.name).ok_or_else(|| {
+            if !self.is_settled() {
+                let name = shown(&model.name);
+                let text = format!("model `{name}`: moed is still starting; try again in a second");
+                return InferError::new(Code::Unavailable, text).with_retry_after(STARTING);
+            }
             let slots = self.repository.slots();
             not_found(&model.name, slots.iter().map(|slot| &**slot.name()))
         })

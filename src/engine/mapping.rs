@@ -1,6 +1,6 @@
 //! Read-only file mappings: expert weights that are read where they lie.
 //!
-//! The one file outside `kernel/` with `unsafe`.
+//! The one file of the engine outside `kernel/` with `unsafe`.
 
 #![expect(unsafe_code, reason = "a mapping has no safe constructor: `map` says why it is sound")]
 

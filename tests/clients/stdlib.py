@@ -62,7 +62,7 @@ def check_documents(connection):
 def check_repository(connection):
     models = post(connection, "/v2/repository/index", {})
     states = {model["name"]: model["state"] for model in models}
-    assert states["intent"] == "READY" and states["loading"] == "LOADING", states
+    assert states["intent"] == "READY" and states["loading"] == "UNAVAILABLE", states
     ready = post(connection, "/v2/repository/index", {"ready": True})
     assert all(model["state"] == "READY" for model in ready), ready
     for verb in ("load", "unload", "rollback"):

@@ -41,7 +41,7 @@ pub struct Bench {
     /// Clients that ask over the socket at the same time.
     #[arg(long, default_value_t = 1)]
     clients: usize,
-    /// Threads that compute one request; 0: as many as there are processors.
+    /// Threads that compute one request; 0: one for each processor.
     #[arg(long, default_value_t = 0)]
     threads: usize,
 }

@@ -137,8 +137,8 @@ impl Tally {
             "\n{} of {} were understood; of the {} with a slip of the finger, {}\n\
              median: {compute} us to compute, {} us from question to answer over the socket\n\
              {memory}\n\
-             For comparison: hassil, which matches templates, is published with 37.5% of assist\n\
-             and 63.3% of assist-mini, two benchmarks of other sentences, without such slips.\n",
+             For comparison: hassil, which matches templates, is published with 37.5% and\n\
+             63.3% (assist, assist-mini): two benchmarks of other sentences, without slips.\n",
             self.right,
             self.asked,
             self.misspelt,

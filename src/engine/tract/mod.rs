@@ -12,17 +12,16 @@ mod operators;
 mod session;
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{DimLike as _, bail};
 
 use super::inspect::{InspectError, Inspected, external, inspect};
 use super::kernel::pool::Pool;
 use super::kernel::{self, Kernel};
-use super::mapping::map;
 use super::{Backend, Dim, LayerInfo, LoadError, LoadOptions, Model, Port, Session, Signature};
 use operators::Operator;
 
@@ -121,19 +120,21 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it said nothing")
 }
 
-/// The file's bytes, mapped: on the heap, they would be the largest piece there, and what is
-/// freed leaves holes between what stays. `inspect` says if they are too many.
-fn read(bundle: &Path, file: &str, options: &LoadOptions) -> Result<Arc<Mmap>, LoadError> {
+fn read(bundle: &Path, file: &str, options: &LoadOptions) -> Result<Vec<u8>, LoadError> {
     let inspect_error = |cause| LoadError::Inspect { file: file.to_owned(), cause };
     let file_error = |cause| LoadError::File { file: file.to_owned(), cause };
     let opened = external::open(bundle, file, &options.limits).map_err(inspect_error)?;
-    map(&opened).map_err(file_error)
+    let mut bytes = Vec::new();
+    let bytes_max = options.limits.model_bytes_max;
+    // One more than allowed, so that `inspect` sees, and says, that it is too long.
+    opened.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(file_error)?;
+    Ok(bytes)
 }
 
 fn build(
     bundle: &Path,
     file: &str,
-    bytes: Arc<Mmap>,
+    bytes: Vec<u8>,
     options: &LoadOptions,
     kernel: &'static dyn Kernel,
     pool: Arc<Pool>,

@@ -71,7 +71,7 @@ fn allocations_with(pool: &Pool) -> u64 {
 }
 
 enum Operator {
-    Experts(experts::Experts),
+    Experts(Box<experts::Experts>),
     Dense(nbits::MatMulNBits),
     Router(group_router::GroupRouter),
 }
@@ -108,7 +108,7 @@ fn operators(dir: &Path, file: &str) -> Vec<Operator> {
     let parse = |proto| {
         let node = Node { proto, tensors: &tensors };
         Some(match proto.op_type.as_str() {
-            "MoE" | "QMoE" => Operator::Experts(parse_experts(node).expect("it parses")),
+            "MoE" | "QMoE" => Operator::Experts(Box::new(parse_experts(node).expect("it parses"))),
             "MatMulNBits" => Operator::Dense(parse_mat_mul_nbits(node).expect("it parses")),
             "MoEGroupRouter" => Operator::Router(parse_group_router(node).expect("it parses")),
             _ => return None,
