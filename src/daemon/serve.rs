@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 use super::systemd::{Extension, Status, Watchdog, tell, tell_reloading};
 use super::{Daemon, Pretended, StartError};
@@ -121,27 +122,33 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
     daemon.announce_stop();
     // The sender's error is the receiver's end.
     let _ = stop.send(true);
-    let deadline = Instant::now() + settings.stop_time_max;
-    let draining = {
-        let daemon = Arc::clone(&daemon);
-        tokio::task::spawn_blocking(move || daemon.stop(deadline))
-    };
     tokio::select! {
-        drained = draining => {
-            // The answers are on their way: connections end when they are written.
-            if let Some(serving) = serving {
-                let _ = serving.await;
-            }
-            if let Some(broker) = broker {
-                let _ = broker.await;
-            }
-            match drained {
-                Ok(true) => Ok(()),
-                _ => Err(ServeError::Drain(settings.stop_time_max)),
-            }
-        }
+        drained = drain(&daemon, settings.stop_time_max, serving, broker) => drained,
         Some(()) = signals.terminate.recv() => Err(ServeError::Drain(Duration::ZERO)),
         Some(()) = signals.interrupt.recv() => Err(ServeError::Drain(Duration::ZERO)),
+    }
+}
+
+/// Waits for the answers of all that was admitted, and until they are written.
+async fn drain(
+    daemon: &Arc<Daemon>,
+    time_max: Duration,
+    serving: Option<JoinHandle<std::io::Result<()>>>,
+    broker: Option<JoinHandle<Result<(), mqtt::SettingsError>>>,
+) -> Result<(), ServeError> {
+    let deadline = Instant::now() + time_max;
+    let draining = Arc::clone(daemon);
+    let drained = tokio::task::spawn_blocking(move || draining.stop(deadline)).await;
+    // The answers are on their way: connections end when they are written.
+    if let Some(serving) = serving {
+        let _ = serving.await;
+    }
+    if let Some(broker) = broker {
+        let _ = broker.await;
+    }
+    match drained {
+        Ok(true) => Ok(()),
+        _ => Err(ServeError::Drain(time_max)),
     }
 }
 

@@ -85,7 +85,7 @@ fn score(text: &str) -> Option<f64> {
 /// The daemon that runs, if one does.
 pub(super) fn check_daemon(report: &mut Report, config: &Config) -> Result<(), Failure> {
     let environment = Environment::read();
-    let found = || environment.connect_path(|place| place.exists());
+    let found = || environment.connect_path(std::path::Path::exists);
     let socket: Option<PathBuf> = config.socket.path.clone().or_else(found);
     let Some(socket) = socket.filter(|socket| socket.exists()) else {
         let text = "none runs: `systemctl start moed`, or `moed serve`";
