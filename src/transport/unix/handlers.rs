@@ -79,8 +79,15 @@ async fn handle(
             drop(body);
             done(shared, |done| service.load(&name, done)).await?
         }
-        Route::Unload(name) => done(shared, |done| service.unload(&name, done)).await?,
-        Route::Rollback(name) => done(shared, |done| service.rollback(&name, done)).await?,
+        // Their bodies say nothing, but one that is left unread would cost the connection.
+        Route::Unload(name) => {
+            drop(body::read(request.into_body(), shared).await?);
+            done(shared, |done| service.unload(&name, done)).await?
+        }
+        Route::Rollback(name) => {
+            drop(body::read(request.into_body(), shared).await?);
+            done(shared, |done| service.rollback(&name, done)).await?
+        }
     })
 }
 
