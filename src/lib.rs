@@ -1,9 +1,9 @@
 //! moed: runs Mixture-of-Experts models on small boards, and computes only the experts it needs.
 //!
 //! ARCHITECTURE.md is the map. From the bottom up: the [`engine`] runs ONNX files, a [`pipeline`]
-//! joins a task to one, a [`bundle`] is both on disk; the [`repository`] keeps those that serve, the
-//! [`scheduler`] computes requests, [`transport`]s bring them and take the answers back, and the
-//! [`daemon`] is all of it in one process.
+//! joins a task to one, a [`bundle`] is both on disk; the [`repository`] keeps those that serve,
+//! the [`scheduler`] computes requests, [`transport`]s bring them and take the answers back, and
+//! the [`daemon`] is all of it in one process.
 
 pub mod bundle;
 pub mod cli;

@@ -12,8 +12,8 @@ use crate::engine::{LoadOptions, Model as _, Port};
 /// Shows what a model takes, gives and holds, and that it loads here.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  moed inspect model.onnx\n  moed inspect models/intent\n\n\
-    The model is loaded as the daemon would load it, and what tract makes of its operators is shown:\n\
-    constants are folded, operators joined. What it can't run is named, with the\n\
+    The model is loaded as the daemon would load it, and what tract makes of its operators is\n\
+    shown: constants are folded, operators joined. What it can't run is named, with the\n\
     node and the cause, on standard error; the exit code is then 1.")]
 pub struct Inspect {
     /// A bundle's directory, or an ONNX file; its external data is looked for beside it.

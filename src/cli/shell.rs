@@ -35,9 +35,9 @@ const END: &str = r#".SH EXIT STATUS
 Done.
 .TP
 1
-It failed; the reason is on standard error. \fBmoed check\fR: a line says fail. \fBmoed models\fR: a
-model is not ready. \fBmoed query\fR: a question has no answer. \fBmoed serve\fR: it could not start, or
-requests were left when it had to stop.
+It failed; the reason is on standard error. \fBmoed check\fR: a line says fail. \fBmoed models\fR:
+a model is not ready. \fBmoed query\fR: a question has no answer. \fBmoed serve\fR: it could not
+start, or requests were left when it had to stop.
 .TP
 2
 The command line was wrong.

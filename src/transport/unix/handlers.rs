@@ -10,7 +10,7 @@ use super::Shared;
 use super::infer::infer;
 use super::peer::Peer;
 use super::respond::{self, HttpResponse, Refusal};
-use super::router::{Route, route};
+use super::router::{AdminRoute, Route, route};
 use super::{Access, body};
 use crate::codec;
 use crate::infer::{Code, Done, InferError, InstallStep};
@@ -68,35 +68,46 @@ async fn handle(
             respond::json(codec::statistics(&service.statistics(model.as_ref())?))
         }
         Route::Metrics => respond::metrics(service.exposition()),
-        Route::Index => {
-            let body = body::read(request.into_body(), shared).await?;
+        Route::Admin(route) => administer(shared, route, request).await?,
+    })
+}
+
+/// What only the owner's socket takes. Every body is read: one that is left unread would cost the
+/// connection.
+async fn administer(
+    shared: &Shared,
+    route: AdminRoute,
+    request: Request<Incoming>,
+) -> Result<HttpResponse, Refusal> {
+    let service = &shared.service;
+    let body = body::read(request.into_body(), shared).await?;
+    Ok(match route {
+        AdminRoute::Index => {
             let is_of_ready = codec::index_is_of_ready(&body.bytes).map_err(InferError::from)?;
             respond::json(codec::index(&service.models(), is_of_ready))
         }
-        Route::Load(name) => {
-            let body = body::read(request.into_body(), shared).await?;
+        AdminRoute::Load(name) => {
             codec::check_load(&body.bytes).map_err(InferError::from)?;
             drop(body);
             done(shared, |done| service.load(&name, done)).await?
         }
-        Route::Unload(name) => done(shared, |done| service.unload(&name, done)).await?,
-        Route::Rollback(name) => done(shared, |done| service.rollback(&name, done)).await?,
-        Route::Remove(name) => {
-            let body = body::read(request.into_body(), shared).await?;
+        AdminRoute::Unload(name) => done(shared, |done| service.unload(&name, done)).await?,
+        AdminRoute::Rollback(name) => done(shared, |done| service.rollback(&name, done)).await?,
+        AdminRoute::Remove(name) => {
             let version = codec::decode_remove(&body.bytes).map_err(InferError::from)?;
             done(shared, |done| service.remove(&name, version.as_deref(), done)).await?
         }
-        Route::Install => {
-            let body = body::read(request.into_body(), shared).await?;
+        AdminRoute::Install => {
             let step = codec::decode_install(&body.bytes).map_err(InferError::from)?;
             drop(body);
             install(shared, step).await?
         }
-        Route::InstallPiece { upload, offset } => {
-            let bytes = body::read(request.into_body(), shared).await?.bytes.to_vec();
+        AdminRoute::InstallPiece { upload, offset } => {
+            let bytes = body.bytes.to_vec();
+            drop(body);
             install(shared, InstallStep::Piece { upload, offset, bytes }).await?
         }
-        Route::InstallAbort(upload) => install(shared, InstallStep::Abort { upload }).await?,
+        AdminRoute::InstallAbort(upload) => install(shared, InstallStep::Abort { upload }).await?,
     })
 }
 

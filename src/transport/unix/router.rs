@@ -18,6 +18,12 @@ pub(super) enum Route {
     Infer(ModelRef),
     Statistics(Option<ModelRef>),
     Metrics,
+    Admin(AdminRoute),
+}
+
+/// What only the owner's socket takes. All of it is POST.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AdminRoute {
     Index,
     Load(String),
     Unload(String),
@@ -30,22 +36,6 @@ pub(super) enum Route {
         offset: u64,
     },
     InstallAbort(String),
-}
-
-impl Route {
-    fn is_admin(&self) -> bool {
-        match self {
-            Self::Index | Self::Load(_) | Self::Unload(_) | Self::Rollback(_) => true,
-            Self::Remove(_) | Self::Install | Self::InstallPiece { .. } => true,
-            Self::InstallAbort(_) => true,
-            Self::Server | Self::Live | Self::Ready | Self::Models | Self::Model(_) => false,
-            Self::ModelReady(_) | Self::Infer(_) | Self::Statistics(_) | Self::Metrics => false,
-        }
-    }
-
-    fn is_post(&self) -> bool {
-        self.is_admin() || matches!(self, Self::Infer(_))
-    }
 }
 
 /// Longest name of a model or a version, in bytes.
@@ -62,11 +52,13 @@ pub(super) fn route(method: &str, path: &str, is_admin: bool) -> Result<Route, R
         );
         return Err(InferError::new(Code::NotFound, text).into());
     };
-    if route.is_admin() && !is_admin {
+    let is_for_owner = matches!(route, Route::Admin(_));
+    if is_for_owner && !is_admin {
         let text = format!("path: `{}`: only served on the admin socket", shortened(path));
         return Err(InferError::new(Code::NotFound, text).into());
     }
-    let allow = if route.is_post() { "POST" } else { "GET, HEAD" };
+    let is_post = is_for_owner || matches!(route, Route::Infer(_));
+    let allow = if is_post { "POST" } else { "GET, HEAD" };
     if !allow.split(", ").any(|allowed| allowed == method) {
         let text = format!(
             "method: {}: `{}` does not take it: use {}",
@@ -100,15 +92,22 @@ fn target(path: &str) -> Option<Route> {
         ["v2", "models", name, "versions", version, verb] => {
             of_model(verb, model(name, Some(decoded(version)?))?)?
         }
-        ["v2", "repository", "index"] => Route::Index,
-        ["v2", "repository", "models", name, "load"] => Route::Load(decoded(name)?),
-        ["v2", "repository", "models", name, "unload"] => Route::Unload(decoded(name)?),
-        ["v2", "repository", "models", name, "rollback"] => Route::Rollback(decoded(name)?),
-        ["v2", "repository", "models", name, "remove"] => Route::Remove(decoded(name)?),
-        ["v2", "repository", "install"] => Route::Install,
-        ["v2", "repository", "install", upload, "abort"] => Route::InstallAbort(decoded(upload)?),
-        ["v2", "repository", "install", upload, offset] => {
-            Route::InstallPiece { upload: decoded(upload)?, offset: offset.parse().ok()? }
+        ["v2", "repository", ref parts @ ..] => Route::Admin(of_repository(parts)?),
+        _ => return None,
+    })
+}
+
+fn of_repository(parts: &[&str]) -> Option<AdminRoute> {
+    Some(match *parts {
+        ["index"] => AdminRoute::Index,
+        ["models", name, "load"] => AdminRoute::Load(decoded(name)?),
+        ["models", name, "unload"] => AdminRoute::Unload(decoded(name)?),
+        ["models", name, "rollback"] => AdminRoute::Rollback(decoded(name)?),
+        ["models", name, "remove"] => AdminRoute::Remove(decoded(name)?),
+        ["install"] => AdminRoute::Install,
+        ["install", upload, "abort"] => AdminRoute::InstallAbort(decoded(upload)?),
+        ["install", upload, offset] => {
+            AdminRoute::InstallPiece { upload: decoded(upload)?, offset: offset.parse().ok()? }
         }
         _ => return None,
     })
