@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 use super::systemd::{Extension, Status, Watchdog, tell, tell_reloading};
 use super::{Daemon, Pretended, StartError};
@@ -121,23 +122,37 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
     daemon.announce_stop();
     // The sender's error is the receiver's end.
     let _ = stop.send(true);
-    let deadline = Instant::now() + settings.stop_time_max;
-    let draining = {
-        let daemon = Arc::clone(&daemon);
-        tokio::task::spawn_blocking(move || daemon.stop(deadline))
-    };
+    let transports = Transports { serving, broker };
+    drain(daemon, transports, &mut signals, settings.stop_time_max).await
+}
+
+/// The tasks that let requests in, while they run.
+struct Transports {
+    serving: Option<JoinHandle<std::io::Result<()>>>,
+    broker: Option<JoinHandle<Result<(), mqtt::SettingsError>>>,
+}
+
+/// Waits until what was admitted is answered, for `time_max`; another signal ends it at once.
+async fn drain(
+    daemon: Arc<Daemon>,
+    transports: Transports,
+    signals: &mut Signals,
+    time_max: Duration,
+) -> Result<(), ServeError> {
+    let deadline = Instant::now() + time_max;
+    let draining = tokio::task::spawn_blocking(move || daemon.stop(deadline));
     tokio::select! {
         drained = draining => {
             // The answers are on their way: connections end when they are written.
-            if let Some(serving) = serving {
+            if let Some(serving) = transports.serving {
                 let _ = serving.await;
             }
-            if let Some(broker) = broker {
+            if let Some(broker) = transports.broker {
                 let _ = broker.await;
             }
             match drained {
                 Ok(true) => Ok(()),
-                _ => Err(ServeError::Drain(settings.stop_time_max)),
+                _ => Err(ServeError::Drain(time_max)),
             }
         }
         Some(()) = signals.terminate.recv() => Err(ServeError::Drain(Duration::ZERO)),
