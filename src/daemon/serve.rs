@@ -122,33 +122,41 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
     daemon.announce_stop();
     // The sender's error is the receiver's end.
     let _ = stop.send(true);
-    tokio::select! {
-        drained = drain(&daemon, settings.stop_time_max, serving, broker) => drained,
-        Some(()) = signals.terminate.recv() => Err(ServeError::Drain(Duration::ZERO)),
-        Some(()) = signals.interrupt.recv() => Err(ServeError::Drain(Duration::ZERO)),
-    }
+    let transports = Transports { serving, broker };
+    drain(daemon, transports, &mut signals, settings.stop_time_max).await
 }
 
-/// Waits for the answers of all that was admitted, and until they are written.
-async fn drain(
-    daemon: &Arc<Daemon>,
-    time_max: Duration,
+/// The tasks that let requests in, while they run.
+struct Transports {
     serving: Option<JoinHandle<std::io::Result<()>>>,
     broker: Option<JoinHandle<Result<(), mqtt::SettingsError>>>,
+}
+
+/// Waits until what was admitted is answered, for `time_max`; another signal ends it at once.
+async fn drain(
+    daemon: Arc<Daemon>,
+    transports: Transports,
+    signals: &mut Signals,
+    time_max: Duration,
 ) -> Result<(), ServeError> {
     let deadline = Instant::now() + time_max;
-    let draining = Arc::clone(daemon);
-    let drained = tokio::task::spawn_blocking(move || draining.stop(deadline)).await;
-    // The answers are on their way: connections end when they are written.
-    if let Some(serving) = serving {
-        let _ = serving.await;
-    }
-    if let Some(broker) = broker {
-        let _ = broker.await;
-    }
-    match drained {
-        Ok(true) => Ok(()),
-        _ => Err(ServeError::Drain(time_max)),
+    let draining = tokio::task::spawn_blocking(move || daemon.stop(deadline));
+    tokio::select! {
+        drained = draining => {
+            // The answers are on their way: connections end when they are written.
+            if let Some(serving) = transports.serving {
+                let _ = serving.await;
+            }
+            if let Some(broker) = transports.broker {
+                let _ = broker.await;
+            }
+            match drained {
+                Ok(true) => Ok(()),
+                _ => Err(ServeError::Drain(time_max)),
+            }
+        }
+        Some(()) = signals.terminate.recv() => Err(ServeError::Drain(Duration::ZERO)),
+        Some(()) = signals.interrupt.recv() => Err(ServeError::Drain(Duration::ZERO)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is around the daemon: the broker, systemd's unit, and the daemon that runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Failure, Grade, Report};
@@ -85,7 +85,7 @@ fn score(text: &str) -> Option<f64> {
 /// The daemon that runs, if one does.
 pub(super) fn check_daemon(report: &mut Report, config: &Config) -> Result<(), Failure> {
     let environment = Environment::read();
-    let found = || environment.connect_path(std::path::Path::exists);
+    let found = || environment.connect_path(Path::exists);
     let socket: Option<PathBuf> = config.socket.path.clone().or_else(found);
     let Some(socket) = socket.filter(|socket| socket.exists()) else {
         let text = "none runs: `systemctl start moed`, or `moed serve`";
