@@ -75,7 +75,7 @@ async fn handle(
 /// What only the owner's socket takes. Every body is read: one that is left unread would cost the
 /// connection.
 async fn administer(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     route: AdminRoute,
     request: Request<Incoming>,
 ) -> Result<HttpResponse, Refusal> {

@@ -1,7 +1,7 @@
 //! Clients that people have: each asks, and understands the answer.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use moed::transport::mqtt::Settings;
@@ -134,12 +134,12 @@ pub fn clients() -> Option<PathBuf> {
 }
 
 /// Runs a script against the daemon with mosquitto, and with its own broker.
-fn script(program: PathBuf, name: &str) {
+fn script(program: &Path, name: &str) {
     let (broker, _daemon) = bench();
     let (own, _other) = own_broker();
     for address in [broker.address, own] {
         let project = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        let mut command = Command::new(&program);
+        let mut command = Command::new(program);
         command.arg(project.join("tests/clients").join(name));
         command.arg(address.port().to_string());
         if let Some(clients) = clients() {
@@ -153,7 +153,7 @@ fn script(program: PathBuf, name: &str) {
 #[test]
 fn paho_asks_in_v5_and_v311() {
     let Some(clients) = clients() else { return };
-    script(clients.join("venv/bin/python"), "paho_client.py");
+    script(&clients.join("venv/bin/python"), "paho_client.py");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn mqtt_js_asks_in_v5_and_v311() {
     if clients().is_none() {
         return;
     }
-    script(PathBuf::from("node"), "mqtt_js_client.js");
+    script(Path::new("node"), "mqtt_js_client.js");
 }
 
 #[test]
@@ -169,5 +169,5 @@ fn the_node_red_flow_of_the_examples_asks() {
     if clients().is_none() {
         return;
     }
-    script(PathBuf::from("node"), "node_red_flow.js");
+    script(Path::new("node"), "node_red_flow.js");
 }
