@@ -159,7 +159,7 @@ def rows(title: str, content: dict) -> str:
     """A table of {row: {column: number}}."""
     columns = list(next(iter(content.values())))
     lines = [f"| {title} | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-    return "\n".join([*lines, *(f"| {name} | " + " | ".join(f"{row[c]:.1f}" for c in columns) + " |" for name, row in content.items())])
+    return "\n".join([*lines, *(f"| {name} | " + " | ".join(f"{row[c]:.1f}" if c in row else "-" for c in columns) + " |" for name, row in content.items())])
 
 
 def program_table(row: dict) -> str:
@@ -192,11 +192,11 @@ def main():
         "TABLE": table(figures), "SLOTS": slots_table(figures), "COSTS": costs(args.work), "ALLOCATOR": allocator_table(curves),
         "VERDICT": verdict(curves), "PROGRAM": program_table(program), "TRADE": rows("%", calibration["kept_out"]),
         "BARS": bars(figures, sizes, program, fidelity) if "hwu64_home clean" in figures["moed"] else "not measured",
-        "FIDELITY": "\n".join(f"- {name}: {value:.3g} {unit}" for name, (value, unit) in fidelity.items()),
+        "FIDELITY": "\n".join(f"- {name}: {value:.4g} {unit}" for name, (value, unit) in fidelity.items()),
         "TOTAL": f"{sizes[1][0] / 1e6:.2f}", "PARAMETERS": f"{sum(p.numel() for n, p in net.named_parameters() if not n.startswith('label')) / 1e6:.2f}",
         "SHARES": ", ".join(f"k = {k}: {100 * part / total:.1f}%" for k, (total, part) in sizes.items()),
         "TEMPERATURE": str(meta["temperature"]), "THRESHOLD": str(meta["threshold"]), "WORDS": str(WORDS),
-        "SHIFT": str(calibration["shift"]),
+        "BYLABEL": " / ".join(f"{figures['moed'][key][0]:.1f}%" for key in figures["moed"] if "by_label" in key) or "-", "SHIFT": str(calibration["shift"]),
     }  # fmt: skip
     text = (settings.HERE / "card.md").read_text()
     for field, value in fields.items():

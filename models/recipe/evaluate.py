@@ -97,11 +97,13 @@ def report(name, system, parts, args, table):
         print(f"{prefix}_time = {next(iter(table[name].values()))[2]:.2f} ms", flush=True)
 
 
-def label_only(args, system):
+def label_only(args, system, table):
     """The bundle on HWU64 where nothing but a sentence's label says its intent: a second opinion on our mapping."""
     cases = evalsets.hwu_valid(args.data, by_label=True)[0]
     for kind in NOISES:
-        print(f"intent_hwu64_home_by_label_{kind}_accuracy = {score(system, cases, kind, args.language)[0]:.1f} %", flush=True)
+        found = score(system, cases, kind, args.language)
+        table["moed"][f"hwu64_home_by_label {kind}"] = found
+        print(f"intent_hwu64_home_by_label_{kind}_accuracy = {found[0]:.1f} %", flush=True)
 
 
 def sizes(args, system, parts):
@@ -174,7 +176,7 @@ def main():
         system = shipped.Bundle(args.bundle, args.budget)
         report("moed", system, parts, args, table)
         if "hwu64_home" in parts:
-            label_only(args, system)
+            label_only(args, system, table)
         sizes(args, system, parts)
         if args.moed:
             assist.end_to_end(args.moed, args.bundle, parts, NOISES[:1] if args.clean else NOISES, disturbed, args.language, table)
