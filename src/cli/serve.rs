@@ -25,8 +25,9 @@ use crate::engine::tract::Tract;
     Without --socket it listens where MOED_SOCKET or the configuration says, or at\n\
     /run/moed/moed.sock for root, or at $XDG_RUNTIME_DIR/moed/moed.sock.\n\n\
     SIGTERM and SIGINT stop it: what was admitted is answered first. SIGHUP reads the\n\
-    configuration again.\nExit codes: 0 stopped as asked; 1 it could not start, or requests were \
-    left when it had to stop; 78 the configuration is wrong, and only you can mend it.")]
+    configuration again.\n\
+    Exit codes: 0 stopped as asked; 1 it could not start, or requests were left when it had to\n\
+    stop; 78 the configuration is wrong, and only you can mend it.")]
 pub struct Serve {
     /// The configuration; without it /etc/moed/moed.toml, if that is there.
     #[arg(long, value_name = "FILE")]
@@ -37,8 +38,7 @@ pub struct Serve {
     /// Where to listen.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Where models are kept that are installed while it runs; else /var/lib/moed/models, or in
-    /// this user's state directory, unless --models is given.
+    /// Where models go that are installed while it runs; none is, with --models alone.
     #[arg(long, value_name = "DIR")]
     install_dir: Option<PathBuf>,
     /// Where the owner's commands are taken: install, load, unload, rollback, remove.

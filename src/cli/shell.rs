@@ -41,6 +41,10 @@ start, or requests were left when it had to stop.
 .TP
 2
 The command line was wrong.
+.TP
+78
+\fBmoed serve\fR: the configuration is wrong, and only its owner can mend it: systemd does not try
+again.
 .SH ENVIRONMENT
 .TP
 MOED_SOCKET

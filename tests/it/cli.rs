@@ -132,11 +132,11 @@ fn the_daemon_is_asked_managed_reloaded_and_stopped() {
         assert!(code == 0 && out.contains(version) && out.contains("ready"), "{out}{err}");
     };
     shown("1.0.1");
-    assert_eq!(run(&["models", "--socket", &admin, "--rollback", "intent"]).0, 0);
+    assert_eq!(run(&["models", "rollback", "intent", "--socket", &admin]).0, 0);
     shown("1.0.0");
-    assert_eq!(run(&["models", "--socket", &admin, "--load", "intent"]).0, 0);
+    assert_eq!(run(&["models", "load", "intent", "--socket", &admin]).0, 0);
     shown("1.0.1");
-    let (code, _, err) = run(&["models", "--socket", &socket, "--unload", "intent"]);
+    let (code, _, err) = run(&["models", "unload", "intent", "--socket", &socket]);
     assert!(code == 1 && err.contains("only served on the admin socket"), "{err}");
 
     // Several in a row are one; a bad file changes nothing, and says so.
@@ -173,8 +173,8 @@ fn what_versions_took_is_given_back_when_they_are_swapped() {
     let admin = daemon.at("admin.sock");
     let before = anonymous_kib(&daemon.process);
     for _ in 0..6 {
-        for verb in ["--rollback", "--load"] {
-            let (code, _, err) = run(&["models", "--socket", &admin, verb, "intent"]);
+        for verb in ["rollback", "load"] {
+            let (code, _, err) = run(&["models", verb, "intent", "--socket", &admin]);
             assert_eq!((code, err.as_str()), (0, ""), "{verb}");
         }
     }
