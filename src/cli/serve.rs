@@ -29,34 +29,34 @@ use crate::engine::tract::Tract;
     Exit codes: 0 stopped as asked; 1 it could not start, or requests were left when it had to\n\
     stop; 78 the configuration is wrong, and only you can mend it.")]
 pub struct Serve {
-    /// The configuration; without it /etc/moed/moed.toml, if that is there.
+    /// The configuration; else /etc/moed/moed.toml, if that is there.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A directory with models, for the configured ones; more may be given.
+    /// A directory with models, for the configured; more may be given.
     #[arg(long, value_name = "DIR")]
     models: Vec<PathBuf>,
     /// Where to listen.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Where models go that are installed while it runs; none is, with --models alone.
+    /// Where models go that are installed while it runs.
     #[arg(long, value_name = "DIR")]
     install_dir: Option<PathBuf>,
-    /// Where the owner's commands are taken: install, load, unload, rollback, remove.
+    /// Where the owner's commands are taken: see `moed models`.
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
-    /// Listens on a loopback address too, for clients without Unix sockets.
-    #[arg(long, value_name = "ADDRESS")]
+    /// A loopback address too, for clients without Unix sockets.
+    #[arg(long, value_name = "ADDR")]
     tcp: Option<SocketAddr>,
-    /// Starts a broker inside the daemon, for who has none; it listens there.
-    #[arg(long, value_name = "ADDRESS")]
+    /// Starts a broker inside the daemon; it listens there.
+    #[arg(long, value_name = "ADDR")]
     embedded_broker: Option<SocketAddr>,
     /// The file of the home whose devices answers name.
     #[arg(long, value_name = "FILE")]
     home: Option<PathBuf>,
-    /// Threads that compute one request; 0: as many as there are processors.
+    /// Threads that compute one request; 0: one per processor.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Serves a pretended model `sim` too, which takes so long: for tests.
+    /// Serves a pretended model `sim` too, which takes so long.
     #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = "0",
         require_equals = true)]
     sim: Option<u64>,
