@@ -4,6 +4,7 @@
 //! [`Daemon`] is what transports see; [`serve`] is the process around it: signals, listeners,
 //! systemd. Here and nowhere else everything knows everything.
 
+pub mod board;
 mod counters;
 pub mod heap;
 pub mod log;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use prometheus_client::collector::Collector;
 use tokio::sync::Notify;
 
 use crate::bundle::Limits;
@@ -37,7 +39,6 @@ use crate::repository::{Event, Repository, RepositoryOptions};
 use crate::scheduler::probe::Passed;
 use crate::scheduler::{Scheduler, not_found, shown};
 use crate::transport::mqtt;
-use crate::transport::unix::Counters;
 
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
@@ -69,17 +70,17 @@ pub struct Daemon {
 pub type Pretended = (String, Box<dyn Model>);
 
 impl Daemon {
-    /// Starts loading the models that are there; `settled` is called when that is done.
+    /// Starts loading the models that are there; `settled` is called when that is done. `counts`
+    /// are exposed among the metrics.
     pub fn start(
         config: &Config,
         backend: Box<dyn Backend>,
         pretended: Vec<Pretended>,
-        connections: Arc<Counters>,
+        counts: Vec<Box<dyn Collector>>,
         settled: Box<dyn FnOnce() + Send>,
     ) -> Result<Self, StartError> {
         let kernel = kernel::active()?;
-        let connections = Box::new(counters::Connections(connections));
-        let metrics = Arc::new(Metrics::new(kernel.name(), vec![connections]));
+        let metrics = Arc::new(Metrics::new(kernel.name(), counts));
         let home = read_home(config)?;
         let scheduler = Scheduler::start(config.scheduler.clone()).map_err(StartError::Threads)?;
         let scheduler = Arc::new(scheduler);

@@ -10,16 +10,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prometheus_client::collector::Collector;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::board::Board;
+use super::counters::{BrokerCounts, Connections};
 use super::systemd::{Extension, Status, Watchdog, tell, tell_reloading};
 use super::{Daemon, Pretended, StartError};
 use crate::config::{Config, ConfigError};
 use crate::engine::Backend;
 use crate::infer::{Admin, ModelState, Service as _};
+use crate::metrics::process::resident_bytes;
 use crate::transport::mqtt;
 use crate::transport::unix::{Access, Counters, ListenError, Listener, serve};
 
@@ -80,14 +84,19 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
         let _ = settled.send(());
     });
     let counters = Arc::<Counters>::default();
-    let daemon = Daemon::start(&config, backend, pretended, Arc::clone(&counters), settled)?;
+    let broker_counters = Arc::<mqtt::Counters>::default();
+    let mut counts: Vec<Box<dyn Collector>> = vec![Box::new(Connections(Arc::clone(&counters)))];
+    if config.mqtt.is_some() {
+        counts.push(Box::new(BrokerCounts(Arc::clone(&broker_counters))));
+    }
+    let daemon = Daemon::start(&config, backend, pretended, counts, settled)?;
     let daemon = Arc::new(daemon);
     let admin: Arc<dyn Admin> = Arc::<Daemon>::clone(&daemon);
     let (stop, stopped) = watch::channel(false);
     let settings = Arc::new(config.http.clone());
-    let broker = config.mqtt.clone().map(|settings| {
+    let broker = mqtt_settings(&config).map(|settings| {
         let (admin, stopped) = (Arc::clone(&admin), stopped.clone());
-        tokio::spawn(mqtt::serve(Arc::new(settings), admin, probe(), Arc::default(), stopped))
+        tokio::spawn(mqtt::serve(settings, admin, probe(&daemon), broker_counters, stopped))
     });
     let is_held = listeners.iter().any(Listener::is_inherited);
     let mut held = Some(serve(listeners, admin, Arc::clone(&settings), counters, stopped));
@@ -160,9 +169,30 @@ async fn drain(
     }
 }
 
-/// What is known of the board.
-fn probe() -> mqtt::Probe {
-    Arc::new(mqtt::Health::default)
+/// The broker may not send more at a time than a model's queue takes: at QoS 1 it keeps the rest.
+fn mqtt_settings(config: &Config) -> Option<Arc<mqtt::Settings>> {
+    let mut settings = config.mqtt.clone()?;
+    let queue_max = u16::try_from(config.scheduler.queue_requests_max).unwrap_or(u16::MAX);
+    settings.requests_max = settings.requests_max.min(queue_max);
+    Some(Arc::new(settings))
+}
+
+/// What is known of the board, and of the last answers.
+fn probe(daemon: &Arc<Daemon>) -> mqtt::Probe {
+    let (metrics, board) = (Arc::clone(&daemon.metrics), Board::new("/"));
+    Arc::new(move || {
+        let latency_ms = |quantile| metrics.latency(quantile).map(|took| took.as_secs_f64() * 1e3);
+        mqtt::Health {
+            temperature_celsius: board.temperature_celsius(),
+            watts: board.watts(),
+            k: metrics.k_mean(),
+            queue: Some(metrics.queued() as f64),
+            p50_ms: latency_ms(0.5),
+            p99_ms: latency_ms(0.99),
+            resident_bytes: resident_bytes().map(|bytes| bytes as f64),
+            load: board.load(),
+        }
+    })
 }
 
 struct Signals {

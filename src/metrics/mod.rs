@@ -6,9 +6,11 @@
 mod experts;
 mod model;
 pub mod process;
+mod recent;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -22,6 +24,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::infer::Code;
 pub use model::{ModelMetrics, Observation};
+use recent::Recent;
 
 /// Upper bounds of the latency buckets, in seconds: 50 us to 10 s.
 const LATENCY_BUCKETS: [f64; 17] = [
@@ -78,6 +81,9 @@ struct Families {
     loads: Family<ModelLabel, Counter>,
     load_failures: Family<ModelLabel, Counter>,
     panics: Family<ModelLabel, Counter>,
+    /// Of all models: microseconds from request to answer, and the largest k of a layer.
+    recent_us: Arc<Recent>,
+    recent_k: Arc<Recent>,
 }
 
 impl Families {
@@ -94,6 +100,8 @@ impl Families {
             loads: Family::default(),
             load_failures: Family::default(),
             panics: Family::default(),
+            recent_us: Arc::new(Recent::new()),
+            recent_k: Arc::new(Recent::new()),
         }
     }
 
@@ -152,6 +160,24 @@ impl Metrics {
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         let made = || Arc::new(ModelMetrics::new(name, &self.families));
         Arc::clone(models.entry(name.to_owned()).or_insert_with(made))
+    }
+
+    /// From request to answer: the time that the share `quantile` of the last 256 answers, of all
+    /// models, did not exceed.
+    pub fn latency(&self, quantile: f64) -> Option<Duration> {
+        let us = self.families.recent_us.quantile(quantile)?;
+        Some(Duration::from_micros(us.into()))
+    }
+
+    /// The largest k of a layer, on average over the last 256 runs of models that have experts.
+    pub fn k_mean(&self) -> Option<f64> {
+        self.families.recent_k.mean()
+    }
+
+    /// Requests that wait, for all models.
+    pub fn queued(&self) -> usize {
+        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        models.values().map(|model| model.queued()).sum()
     }
 
     /// All of it, in the text format of OpenMetrics 1.0.

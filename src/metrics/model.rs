@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::experts::LayerLoad;
+use super::recent::Recent;
 use super::{CodeLabel, CodeLabels, Families, ModelLabel};
 use crate::engine::{LayerInfo, RunReport};
 use crate::infer::{Code, ModelStatistics, Tally};
@@ -72,6 +73,8 @@ pub struct ModelMetrics {
     loads: Counter,
     load_failures: Counter,
     panics: Counter,
+    recent_us: Arc<Recent>,
+    recent_k: Arc<Recent>,
     pub(super) layers: ArcSwap<Vec<LayerLoad>>,
     success_total: Total,
     fail_total: Total,
@@ -103,6 +106,8 @@ impl ModelMetrics {
             loads: families.loads.get_or_create_owned(&label),
             load_failures: families.load_failures.get_or_create_owned(&label),
             panics: families.panics.get_or_create_owned(&label),
+            recent_us: Arc::clone(&families.recent_us),
+            recent_k: Arc::clone(&families.recent_k),
             layers: ArcSwap::default(),
             success_total: Total::default(),
             fail_total: Total::default(),
@@ -123,6 +128,8 @@ impl ModelMetrics {
         self.queue.observe(queue.as_secs_f64());
         self.compute.observe(compute.as_secs_f64());
         self.success_total.note(queue + compute);
+        let us = u32::try_from((queue + compute).as_micros());
+        self.recent_us.note(us.unwrap_or(u32::MAX));
         self.queue_total.note(queue);
         self.input_total.note(observation.compute_input);
         self.infer_total.note(observation.compute_infer);
@@ -145,6 +152,7 @@ impl ModelMetrics {
         }
         if let Some(k) = report.layers.iter().map(|layer| layer.k).max() {
             self.k.observe(k as f64);
+            self.recent_k.note(u32::try_from(k).unwrap_or(u32::MAX));
             self.weight_bytes.inc_by(report.weight_bytes_read());
         }
     }
@@ -159,6 +167,10 @@ impl ModelMetrics {
 
     pub fn note_queued(&self, requests: usize) {
         self.queued.set(i64::try_from(requests).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        usize::try_from(self.queued.get()).unwrap_or_default()
     }
 
     pub fn note_panic(&self) {

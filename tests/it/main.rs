@@ -11,6 +11,7 @@
 
 mod allocations;
 mod architecture;
+mod board;
 mod bundle;
 mod cli;
 mod cli_resolve;

@@ -7,6 +7,7 @@ mod exchange;
 mod faults;
 mod misbehaviour;
 mod presence;
+mod process;
 mod reach;
 mod secrets;
 mod session;

@@ -39,6 +39,8 @@ pub struct Counters {
     pub duplicates_answered: Count,
     /// Answered with `overloaded` because too many waited.
     pub overloads: Count,
+    /// Tried again at QoS 1, because a model's queue was full; each try counts.
+    pub deferrals: Count,
     /// Replies larger than the broker takes: an error went instead.
     pub replies_too_large: Count,
     pub connects: Count,

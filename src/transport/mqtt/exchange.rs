@@ -14,7 +14,7 @@ use super::incoming::{Task, Work, Written};
 use super::session::{Session, Ticket};
 use super::settings::Settings;
 use crate::codec;
-use crate::infer::{Admin, Answer, InferError, InferRequest, ModelRef, Reply};
+use crate::infer::{Admin, Answer, Code, InferError, InferRequest, ModelRef, Reply};
 
 /// What the daemon has answered.
 #[derive(Debug)]
@@ -108,6 +108,12 @@ fn id_of(body: &[u8], json_bytes: Option<usize>, settings: &Settings) -> Option<
 /// Writes what the daemon has answered into the session.
 pub fn finish(session: &mut Session, answered: Answered, now: Instant) {
     let Answered { ticket, outcome } = answered;
+    if let Outcome::Infer { result: Err(error), .. } = &outcome
+        && error.code == Code::Overloaded
+        && session.defer(ticket, error.retry_after, now)
+    {
+        return;
+    }
     if let Outcome::Infer { result: Err(error), .. } | Outcome::Admin { result: Err(error), .. } =
         &outcome
         && let Some(journal) = &error.journal

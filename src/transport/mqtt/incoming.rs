@@ -38,9 +38,13 @@ const LATE_NEWS_TIME: Duration = Duration::from_secs(5);
 const ERROR_TIME: Duration = Duration::from_secs(30);
 
 /// How many times as many as may wait for their answers may wait for that.
-const INBOX_FACTOR: usize = 4;
+const INBOX_FACTOR: usize = 16;
 
 const OVERLOAD_RETRY: Duration = Duration::from_millis(100);
+
+/// Between two tries of a request for which a queue had no room.
+const DEFER_TIME_MIN: Duration = Duration::from_millis(5);
+const DEFER_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Something for the daemon to do. Each is answered with [`Session::answer`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,19 +165,18 @@ impl Session {
         let client = format!("mqtt:{}", client.as_ref().unwrap_or(&to.topic));
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let waiting = Waiting {
+        let body = message.payload;
+        let work = Work { ticket, task, body, json_bytes, client: ClientId(client.into()) };
+        self.inbox_bytes += work.body.len();
+        self.inbox.push_back(Waiting {
+            work,
             to,
             deadline: now + time.min(self.settings.deadline_max),
             acks: ack.into_iter().collect(),
             key: None,
             topic: message.topic,
-            body: message.payload.clone(),
             is_repeated: message.is_repeated,
-        };
-        let body = message.payload;
-        let work = Work { ticket, task, body, json_bytes, client: ClientId(client.into()) };
-        self.inbox_bytes += work.body.len();
-        self.inbox.push_back((work, waiting));
+        });
     }
 
     /// Whether it is answered to nobody: its sender does not wait, or would send it again.
@@ -195,14 +198,36 @@ impl Session {
     }
 
     /// The next thing for the daemon to do, unless it has enough to do.
-    pub fn next_work(&mut self) -> Option<Work> {
+    pub fn next_work(&mut self, now: Instant) -> Option<Work> {
+        while let Some(at) = self.deferred.iter().position(|(due, _)| *due <= now) {
+            let (_, ticket) = self.deferred.remove(at)?;
+            // It may have been given up meanwhile.
+            if let Some(waiting) = self.waiting.get(&ticket) {
+                return Some(waiting.work.clone());
+            }
+        }
         if self.waiting.len() >= usize::from(self.settings.requests_max) {
             return None;
         }
-        let (work, waiting) = self.inbox.pop_front()?;
+        let waiting = self.inbox.pop_front()?;
+        let work = waiting.work.clone();
         self.inbox_bytes -= work.body.len();
         self.waiting.insert(work.ticket, waiting);
         Some(work)
+    }
+
+    /// A model's queue had no room for what was handed out: whether it will be handed out again.
+    /// At QoS 1 it is, as long as it has time; until then it keeps its place among those that wait,
+    /// and is not acknowledged, so that the broker sends no more.
+    pub fn defer(&mut self, ticket: Ticket, retry_after: Option<Duration>, now: Instant) -> bool {
+        let Some(waiting) = self.waiting.get(&ticket) else { return false };
+        let wait = retry_after.unwrap_or(OVERLOAD_RETRY).clamp(DEFER_TIME_MIN, DEFER_TIME_MAX);
+        if waiting.to.qos == Qos::AtMostOnce || now + wait >= waiting.deadline {
+            return false;
+        }
+        self.counters.deferrals.add(1);
+        self.deferred.push_back((now + wait, ticket));
+        true
     }
 
     /// Whether one more has to be refused. At QoS 1 the broker holds back what is too much; some
@@ -274,6 +299,10 @@ impl Session {
         }
         waiting.to.id = id;
         let deadline = waiting.deadline;
+        if waiting.key.is_some() {
+            // It is handed out again.
+            return Some(deadline);
+        }
         let correlation = waiting.to.correlation.as_deref();
         let correlation = correlation.or(waiting.to.id.as_deref().map(str::as_bytes));
         // Without a name of its own, only what the broker itself calls repeated is.
@@ -282,7 +311,7 @@ impl Session {
             return Some(deadline);
         }
         let correlation = correlation.unwrap_or_default();
-        let (topic, body) = (&waiting.topic, &waiting.body);
+        let (topic, body) = (&waiting.topic, &waiting.work.body);
         let key = self.remembered.key(topic, &waiting.to.topic, correlation, body);
         if is_named || waiting.is_repeated {
             match self.remembered.get(key, now) {

@@ -192,7 +192,7 @@ impl Server {
 
     /// Does what the session wants, as far as the connection takes it.
     fn act(&mut self, now: Instant) {
-        while let Some(work) = self.session.next_work() {
+        while let Some(work) = self.session.next_work(now) {
             let (session, service) = (&mut self.session, &self.service);
             exchange::start(session, &work, service, &self.settings, &self.answers, now);
         }

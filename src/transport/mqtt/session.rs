@@ -20,7 +20,7 @@ use bytes::Bytes;
 use super::acknowledgements::Acknowledgements;
 use super::announcements::Announcements;
 use super::counters::Counters;
-use super::incoming::{Work, replace_with_error};
+use super::incoming::replace_with_error;
 use super::message::{Outgoing, Received};
 use super::outbox::{Outbox, Token};
 use super::remembered::Remembered;
@@ -123,9 +123,11 @@ pub struct Session {
     pub(super) link: Option<Link>,
     is_subscribe_due: bool,
     /// Requests that nobody has begun with.
-    pub(super) inbox: VecDeque<(Work, Waiting)>,
+    pub(super) inbox: VecDeque<Waiting>,
     pub(super) inbox_bytes: usize,
     pub(super) waiting: HashMap<Ticket, Waiting>,
+    /// Which of those are handed out again, and when: a queue had no room for them.
+    pub(super) deferred: VecDeque<(Instant, Ticket)>,
     pub(super) next_ticket: Ticket,
     pub(super) acks: Acknowledgements,
     pub(super) outbox: Outbox,
@@ -146,7 +148,10 @@ impl Session {
         let mut announcements = Announcements::default();
         announcements.set(topics.status(), Bytes::from_static(ONLINE.as_bytes()));
         Self {
-            acks: Acknowledgements::new(settings.acknowledge_time_max),
+            acks: Acknowledgements::new(
+                settings.acknowledge_time_max,
+                settings.requests_max.into(),
+            ),
             outbox: Outbox::new(settings.replies_max, settings.replies_bytes_max),
             remembered: Remembered::new(settings.remembered_max, settings.remembered_bytes_max),
             settings,
@@ -157,6 +162,7 @@ impl Session {
             inbox: VecDeque::new(),
             inbox_bytes: 0,
             waiting: HashMap::new(),
+            deferred: VecDeque::new(),
             next_ticket: 0,
             announcements,
             unwritten: 0,
@@ -313,9 +319,10 @@ impl Session {
         if let Some(message) = self.next_reply(packet_bytes_max, now) {
             return Some(Action::Publish(message));
         }
-        // Each of them lets the broker send more, and some send more than one for each.
+        // Each of them lets the broker send more.
+        let is_paced = self.phase == Phase::Serving;
         if self.inbox.is_empty()
-            && let Some(packet) = self.acks.next(now)
+            && let Some(packet) = self.acks.next(now, is_paced)
         {
             return Some(Action::Acknowledge(packet));
         }
@@ -404,7 +411,8 @@ impl Session {
         // Not later because other things happen meanwhile.
         let at = self.tick_at.map_or(now + time, |at| at.min(now + time));
         self.tick_at = Some(at);
-        Some(at)
+        let burst_at = self.acks.wake_at(now).filter(|_| self.inbox.is_empty());
+        self.deferred.iter().map(|(due, _)| *due).chain(burst_at).chain([at]).min()
     }
 
     /// Whether it has stopped and parted from the broker.

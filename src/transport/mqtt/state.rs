@@ -25,11 +25,11 @@ pub struct Health {
     /// Of the processor.
     pub temperature_celsius: Option<f64>,
     pub watts: Option<f64>,
-    /// Experts for each token, on average of late.
+    /// The largest k of a layer, on average over the last runs.
     pub k: Option<f64>,
     /// Requests that wait for a worker.
     pub queue: Option<f64>,
-    /// From request to answer.
+    /// From request to answer, of the last answers.
     pub p50_ms: Option<f64>,
     pub p99_ms: Option<f64>,
     /// Memory of the process.
@@ -79,7 +79,6 @@ impl State {
 
     pub(super) fn announce_all(&mut self, session: &mut Session) {
         self.announce_models(session);
-        self.announce_about(session);
         self.announce_health(session);
     }
 
@@ -128,6 +127,8 @@ impl State {
             document.insert(name.to_owned(), value);
         }
         session.announce(session.topics().health(), Value::Object(document).to_string());
+        // Some figures are there only after the first answer: Home Assistant is told of them then.
+        self.announce_about(session);
     }
 
     /// Tells what the daemon is, and Home Assistant what to make of it.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::acknowledgements::AckId;
+use super::incoming::Work;
 use super::message::Qos;
 use super::remembered::Key;
 
@@ -20,14 +21,15 @@ pub struct ReplyTo {
 
 #[derive(Debug)]
 pub struct Waiting {
+    /// Kept, in case that it has to be handed out again.
+    pub work: Work,
     pub to: ReplyTo,
     pub deadline: Instant,
     /// The request, and those that came again meanwhile.
     pub acks: Vec<AckId>,
     /// What it is remembered by.
     pub key: Option<Key>,
-    /// For the key: the request's topic and body, and whether the broker marked it as repeated.
+    /// For the key: the request's topic, and whether the broker marked it as repeated.
     pub topic: String,
-    pub body: Bytes,
     pub is_repeated: bool,
 }

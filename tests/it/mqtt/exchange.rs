@@ -144,7 +144,9 @@ fn every_error_comes_on_the_reply_topic_with_its_code() {
         ("lost", HELLO, "unavailable", "503"),
     ] {
         for qos in [0, 1] {
-            let reply = client.ask(infer(model, body).qos(qos));
+            // At QoS 1 it would be tried again.
+            let expiry_s = if code == "overloaded" { 3 } else { 20 };
+            let reply = client.ask(infer(model, body).qos(qos).expires(expiry_s));
             assert_eq!(reply.json()["code"], code, "{model} {body}");
             assert_eq!(reply.user("status"), Some(status), "{model} {body}");
             assert_eq!(reply.user("code"), Some(code), "{model} {body}");
@@ -285,6 +287,27 @@ fn everything_at_full_speed_is_answered() {
     }
     until("all are settled", || daemon.counters.settled() == daemon.counters.requests.get());
     assert_eq!(daemon.counters.requests.get() as usize, 2 * ALL);
+}
+
+#[test]
+fn waits_at_qos_1_while_others_fill_the_queue() {
+    if !has_mosquitto() {
+        return;
+    }
+    let broker = Broker::start();
+    let delay = Duration::from_millis(5);
+    let service = FakeService { running_max: 2, delay, ..FakeService::default() };
+    let daemon = Daemon::with(settings(broker.address), service);
+    let mut client = Client::v5(broker.address, "client");
+    client.subscribe("replies/#");
+    for n in 0..200 {
+        client.publish(infer("slow", HELLO).reply_to("replies/x", &n.to_string()).qos(1));
+    }
+    for _ in 0..200 {
+        assert_eq!(client.receive_on("replies/x").user("status"), Some("200"));
+    }
+    assert!(daemon.counters.deferrals.get() > 0);
+    until("all are settled", || daemon.counters.settled() == 200);
 }
 
 const X: &str = r#"{"x": [[1, 2, 3, 4]]}"#;

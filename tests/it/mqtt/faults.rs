@@ -295,9 +295,12 @@ fn falls_back_to_v311_where_the_broker_knows_no_v5() {
     let old = Proxy::refusing_v5(broker.address);
     let mut client = Client::v311(broker.address, "client");
     client.subscribe("moed/test/models/intent/result/me");
-    for protocol in [Protocol::Automatic, Protocol::V311] {
+    for (before, protocol) in [Protocol::Automatic, Protocol::V311].into_iter().enumerate() {
         let daemon =
             Daemon::with(Settings { protocol, ..settings(old.address) }, FakeService::default());
+        // What is published before it has subscribed is for nobody.
+        let subscribed = || broker.log().matches("Sending SUBACK to moed-test").count();
+        until("it listens", || subscribed() > before);
         let request = Message::new("moed/test/models/intent/infer/me", r#"{"text": "hello"}"#);
         client.publish(request.qos(1));
         assert_eq!(client.receive().json()["answer"]["text"], "hello");

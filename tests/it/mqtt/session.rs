@@ -14,6 +14,10 @@ pub(super) fn second(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
 /// A session, and a broker that confirms what it is told to.
 pub(super) struct Bench {
     pub(super) session: Session,
@@ -108,7 +112,7 @@ impl Bench {
 
     pub(super) fn ask(&mut self, message: Received) -> Option<Work> {
         self.handle(Event::Received(message));
-        self.session.next_work()
+        self.session.next_work(self.now)
     }
 
     /// Asks, and answers at once.
@@ -370,15 +374,62 @@ fn requests_at_qos_1_beyond_what_the_broker_was_told_wait() {
     bench.connect();
     let first = bench.ask(request(1, "a")).unwrap();
     bench.ask(request(2, "b")).unwrap();
-    for packet in 3..=10 {
+    for packet in 3..=34 {
         assert!(bench.ask(request(packet, &packet.to_string())).is_none());
     }
     bench.settle();
     assert_eq!(bench.replies(), []);
-    assert!(bench.ask(request(11, "k")).is_none());
+    assert!(bench.ask(request(35, "k")).is_none());
     bench.settle();
     assert_eq!(code(&bench.replies()[0]), "overloaded", "but not without end");
     bench.session.answer(first.ticket, ok("{}"), bench.now);
-    assert!(bench.session.next_work().is_some());
-    assert!(bench.session.next_work().is_none());
+    assert!(bench.session.next_work(bench.now).is_some());
+    assert!(bench.session.next_work(bench.now).is_none());
+}
+
+#[test]
+fn what_a_full_queue_refused_is_tried_again_at_qos_1_until_its_time_has_passed() {
+    let mut bench = Bench::new(Settings { deadline_default: ms(250), ..Settings::default() });
+    bench.connect();
+    let first = bench.ask(request(1, "a")).unwrap();
+    let defer = |bench: &mut Bench| {
+        assert!(bench.session.identify(first.ticket, None, None, bench.now).is_some());
+        bench.session.defer(first.ticket, Some(ms(100)), bench.now)
+    };
+    assert!(defer(&mut bench));
+    assert!(bench.session.next_work(bench.now).is_none());
+    assert!(bench.ask(request(2, "a")).is_some_and(|again| {
+        bench.session.identify(again.ticket, None, None, bench.now).is_none()
+    }));
+    assert!(bench.session.wake_at(bench.now).unwrap() <= bench.now + ms(100));
+    bench.pass(ms(100));
+    assert_eq!(bench.session.next_work(bench.now), Some(first.clone()));
+    assert!(defer(&mut bench));
+    bench.pass(ms(100));
+    assert_eq!(bench.session.next_work(bench.now), Some(first.clone()));
+    assert!(!defer(&mut bench), "it would be too late");
+    let second = bench.ask(Received { qos: Qos::AtMostOnce, ..request(0, "b") }).unwrap();
+    assert!(!bench.session.defer(second.ticket, Some(ms(1)), bench.now), "nobody waits at QoS 0");
+    assert_eq!(bench.counters.deferrals.get(), 2);
+}
+
+#[test]
+fn a_broker_that_sends_too_much_is_acknowledged_a_few_at_a_time() {
+    let mut bench = Bench::new(Settings { requests_max: 2, ..Settings::default() });
+    bench.connect();
+    for packet in 1..=12 {
+        bench.handle(Event::Received(request(packet, &packet.to_string())));
+    }
+    while let Some(work) = bench.session.next_work(bench.now) {
+        assert!(bench.session.identify(work.ticket, None, None, bench.now).is_some());
+        bench.session.answer(work.ticket, ok("{}"), bench.now);
+    }
+    let mut acknowledged = Vec::new();
+    for _ in 0..4 {
+        bench.settle();
+        acknowledged.push(bench.acknowledged.len());
+        bench.pass(ms(10));
+    }
+    // It sends nothing more: twice as many each time, and the last two as they come.
+    assert_eq!(acknowledged, [1, 3, 7, 12]);
 }

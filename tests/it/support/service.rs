@@ -54,6 +54,8 @@ pub struct FakeService {
     pub is_ready: bool,
     pub seen: Mutex<Vec<Seen>>,
     pub running: Arc<AtomicUsize>,
+    /// More find the queue full.
+    pub running_max: usize,
     pub admin: Mutex<Vec<String>>,
     pub stuck: Mutex<Vec<InferRequest>>,
 }
@@ -65,6 +67,7 @@ impl Default for FakeService {
             is_ready: true,
             seen: Mutex::default(),
             running: Arc::default(),
+            running_max: usize::MAX,
             admin: Mutex::default(),
             stuck: Mutex::default(),
         }
@@ -182,8 +185,14 @@ impl Service for FakeService {
             "broken" => request.reply.send(Err(refuse(Code::ModelFailed, "model: it failed"))),
             "lost" => drop(request),
             "stuck" => self.stuck.lock().unwrap().push(request),
-            "slow" => {
-                let (delay, running) = (self.delay, Arc::clone(&self.running));
+            _ if self.running.load(Ordering::SeqCst) >= self.running_max => {
+                let error = refuse(Code::Overloaded, "queue: full: try again later");
+                request.reply.send(Err(error.with_retry_after(Duration::from_millis(5))));
+            }
+            // On another thread, as a worker would.
+            name => {
+                let delay = if name == "slow" { self.delay } else { Duration::ZERO };
+                let running = Arc::clone(&self.running);
                 running.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
                     std::thread::sleep(delay);
@@ -191,8 +200,6 @@ impl Service for FakeService {
                     running.fetch_sub(1, Ordering::SeqCst);
                 });
             }
-            // On another thread, as a worker would.
-            _ => drop(std::thread::spawn(move || answer(request))),
         }
     }
 

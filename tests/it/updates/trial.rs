@@ -1,7 +1,6 @@
 //! A version that fails where its recorded answers are right: the whole daemon, with a model that
 //! pretends.
 
-use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -46,8 +45,7 @@ fn a_version_that_fails_on_real_requests_is_rolled_back() {
     config.install.free_bytes_min = 0;
     // Both versions give the one recorded answer, and fail on each second request.
     let backend = Sim::new(Behaviour { error_every: 2, ..Behaviour::default() });
-    let daemon =
-        Daemon::start(&config, Box::new(backend), Vec::new(), Arc::default(), Box::new(|| {}));
+    let daemon = Daemon::start(&config, Box::new(backend), Vec::new(), Vec::new(), Box::new(|| {}));
     let daemon = daemon.expect("it starts");
     until("it is ready", || daemon.is_ready());
     let version = || daemon.models()[0].version.clone().unwrap_or_default();
