@@ -30,14 +30,23 @@ pub struct Response {
 }
 
 impl Client {
-    /// Connects to the daemon at `socket`.
+    /// Connects to the daemon at `socket`, which answers everybody in its group.
     pub fn connect(socket: &Path) -> Result<Self, Failure> {
+        Self::connect_or(socket, "ask as root, or `adduser USER moed-clients` and log in again")
+    }
+
+    /// Connects to the socket for the owner's commands.
+    pub fn connect_as_owner(socket: &Path) -> Result<Self, Failure> {
+        Self::connect_or(socket, "ask as root, or as the user that runs the daemon")
+    }
+
+    /// `advice` is for who may not connect.
+    fn connect_or(socket: &Path, advice: &str) -> Result<Self, Failure> {
         let failed = |cause: String| {
             format!("{}: can't connect: {cause}; is `moed serve` running there?", socket.display())
         };
         let refused = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::PermissionDenied => {
-                let advice = "ask as root, or `adduser USER moed-clients` and log in again";
                 format!("{}: can't connect: {error}; {advice}", socket.display())
             }
             _ => failed(error.to_string()),

@@ -10,7 +10,7 @@ use super::{Failure, failure};
 use crate::config::environment::Environment;
 use crate::config::{self, Config, ConfigError};
 use crate::daemon::serve::{Plan, Reread, ServeError, listeners, run};
-use crate::daemon::{Pretended, heap, log};
+use crate::daemon::{Pretended, log, memory};
 use crate::engine::Backend as _;
 use crate::engine::LoadOptions;
 use crate::engine::sim::{Behaviour, Sim};
@@ -83,7 +83,7 @@ impl Serve {
         let path = self.socket.clone().or_else(|| environment.socket.clone());
         let path = path.or_else(|| config.socket.path.clone());
         let path = path.or_else(|| environment.listen_path());
-        heap::configure();
+        memory::configure_heap();
         // Before the first thread: see `listeners`.
         let listeners = listeners(&config, path).map_err(ServeError::from)?;
         if listeners.is_empty() {

@@ -6,8 +6,8 @@
 
 pub mod board;
 mod counters;
-pub mod heap;
 pub mod log;
+pub mod memory;
 pub mod serve;
 mod systemd;
 

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::board::Board;
 use super::counters::{BrokerCounts, Connections};
+use super::memory::give_back_code;
 use super::systemd::{Extension, Status, Watchdog, tell, tell_reloading};
 use super::{Daemon, Pretended, StartError};
 use crate::config::{Config, ConfigError};
@@ -109,6 +110,7 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
             _ = &mut is_settled, if !is_ready_said => {
                 is_ready_said = true;
                 serving = serving.or_else(|| held.take().map(tokio::spawn));
+                give_back_code();
                 status.tell(&summary(&daemon));
                 tell(&[NotifyState::Ready]);
                 let ms = started.elapsed().as_millis();
@@ -118,7 +120,10 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
             Some(()) = signals.terminate.recv() => break,
             Some(()) = signals.interrupt.recv() => break,
             () = extension.tick(), if !is_ready_said => status.tell(&summary(&daemon)),
-            () = daemon.changed() => status.tell(&summary(&daemon)),
+            () = daemon.changed() => {
+                give_back_code();
+                status.tell(&summary(&daemon));
+            }
             () = watchdog.passed(|passed| daemon.probe(passed)) => {
                 if daemon.is_live() {
                     tell(&[NotifyState::Watchdog]);

@@ -133,7 +133,7 @@ const TRACT: &str = "tract_";
 const TRACT_IS_NAMED_IN: &[&str] = &["src/engine/"];
 
 const UNSAFE_IS_IN: &[&str] =
-    &["src/daemon/heap.rs", "src/engine/kernel/", "src/engine/mapping.rs"];
+    &["src/daemon/memory.rs", "src/engine/kernel/", "src/engine/mapping.rs"];
 
 const LINES_MAX: usize = 500;
 const LINE_CHARS_MAX: usize = 100;

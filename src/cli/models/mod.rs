@@ -80,7 +80,7 @@ impl Models {
             None => return list(self.socket, self.json),
             Some(Command::List(List { json })) => return list(self.socket, json || self.json),
             Some(Command::Install(install)) => {
-                let mut client = Client::connect(&admin_socket_path(self.socket)?)?;
+                let mut client = Client::connect_as_owner(&admin_socket_path(self.socket)?)?;
                 return install.run(&mut client);
             }
             Some(Command::Rollback(Named { model })) => ("rollback", model, None),
@@ -88,7 +88,7 @@ impl Models {
             Some(Command::Load(Named { model })) => ("load", model, None),
             Some(Command::Remove(Remove { model, version })) => ("remove", model, version),
         };
-        let mut client = Client::connect(&admin_socket_path(self.socket)?)?;
+        let mut client = Client::connect_as_owner(&admin_socket_path(self.socket)?)?;
         let target = format!("/v2/repository/models/{}/{verb}", path_part(&model));
         let body = version.map_or(json!({}), |version| json!({ "version": version }));
         client.post(&target, body.to_string().into_bytes())?.json()?;

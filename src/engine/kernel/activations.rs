@@ -9,7 +9,7 @@
 //! A *chunk* (32 elements, 16 if blocks are 16 long) is what a kernel multiplies at a time. A
 //! block is a whole number of chunks; rows are padded with zeros to whole chunks.
 
-use super::wide::wide;
+use super::wide::{Wide, wide};
 
 /// How finely activations are quantised before they meet quantised weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,52 +138,7 @@ impl Activations {
         self.bytes.resize(bytes, 0);
         self.scales.resize(self.rows * self.chunks, 0.0);
         self.sums.resize(self.rows * self.chunks, 0.0);
-        wide(Self::fill, (self, x, k, block, precision, layout))
-    }
-
-    /// [`Self::quantise`], once there is room.
-    #[inline(always)]
-    fn fill(
-        _is_fused: bool,
-        (this, x, k, block, precision, layout): (
-            &mut Self,
-            &[f32],
-            usize,
-            usize,
-            Precision,
-            Layout,
-        ),
-    ) -> Result<(), NotFinite> {
-        let mut c = 0;
-        for (row, x) in x.chunks_exact(k).enumerate() {
-            for x in x.chunks(block) {
-                let max = max_abs(x).ok_or(NotFinite { row })?;
-                // Below that there is no f32 for the inverse: the block counts as zeros.
-                let max = if max < MAX_ABS_MIN { 0.0 } else { max };
-                let scale = max / precision.limit();
-                // The largest is scaled to the limit exactly, so that codes stay within it.
-                let inverse = if max > 0.0 { precision.limit() / max } else { 0.0 };
-                for x in x.chunks(this.chunk) {
-                    let codes = match x.first_chunk::<CHUNK_MAX>() {
-                        Some(x) => codes(x, inverse),
-                        None => {
-                            let mut padded = [0f32; CHUNK_MAX];
-                            padded[..x.len()].copy_from_slice(x);
-                            codes(&padded, inverse)
-                        }
-                    };
-                    let mut sum = 0i32;
-                    for code in codes {
-                        sum = sum.wrapping_add(code);
-                    }
-                    this.scales[c] = scale;
-                    this.sums[c] = scale * sum as f32;
-                    this.store(row, c - row * this.chunks, &codes, layout);
-                    c += 1;
-                }
-            }
-        }
-        Ok(())
+        wide(Fill { to: self, x, k, block, precision, layout })
     }
 
     #[inline(always)]
@@ -217,6 +172,55 @@ impl Activations {
                 }
             }
         }
+    }
+}
+
+/// [`Activations::quantise`], once there is room.
+struct Fill<'a> {
+    to: &'a mut Activations,
+    x: &'a [f32],
+    k: usize,
+    block: usize,
+    precision: Precision,
+    layout: Layout,
+}
+
+impl Wide for Fill<'_> {
+    type Output = Result<(), NotFinite>;
+
+    #[inline(always)]
+    fn compute(self, _is_fused: bool) -> Result<(), NotFinite> {
+        let Self { to, x, k, block, precision, layout } = self;
+        let mut c = 0;
+        for (row, x) in x.chunks_exact(k).enumerate() {
+            for x in x.chunks(block) {
+                let max = max_abs(x).ok_or(NotFinite { row })?;
+                // Below that there is no f32 for the inverse: the block counts as zeros.
+                let max = if max < MAX_ABS_MIN { 0.0 } else { max };
+                let scale = max / precision.limit();
+                // The largest is scaled to the limit exactly, so that codes stay within it.
+                let inverse = if max > 0.0 { precision.limit() / max } else { 0.0 };
+                for x in x.chunks(to.chunk) {
+                    let codes = match x.first_chunk::<CHUNK_MAX>() {
+                        Some(x) => codes(x, inverse),
+                        None => {
+                            let mut padded = [0f32; CHUNK_MAX];
+                            padded[..x.len()].copy_from_slice(x);
+                            codes(&padded, inverse)
+                        }
+                    };
+                    let mut sum = 0i32;
+                    for code in codes {
+                        sum = sum.wrapping_add(code);
+                    }
+                    to.scales[c] = scale;
+                    to.sums[c] = scale * sum as f32;
+                    to.store(row, c - row * to.chunks, &codes, layout);
+                    c += 1;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::Kernel;
 use super::activations::Activations;
 use super::panel::{Panel, Scales, Zeros};
-use super::wide::wide;
+use super::wide::{Wide, wide};
 
 /// A quantised matrix `[n, k]`, borrowed from where it lies in the file.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +102,7 @@ pub fn matmul(
         expanded.resize(EXPANDED_ROWS * padded, 0);
         for (row, out) in rows.clone().zip(expanded.chunks_exact_mut(padded)) {
             let packed = &matrix.codes[row * matrix.row_bytes..][..matrix.row_bytes];
-            wide(expand, (packed, matrix.bits, lift, out));
+            wide(Expand { packed, bits: matrix.bits, lift, out });
         }
         job.run(rows, expanded, 8, padded, f32::from(lift) - f32::from(offset));
     }
@@ -150,33 +150,45 @@ impl Job<'_> {
 
 /// Unpacks codes of 8, 4 or 2 bits into bytes, each raised by `lift`, which can't wrap: it is
 /// written so because checked sums would not vectorise.
-#[inline(always)]
-fn expand(_is_fused: bool, (packed, bits, lift, out): (&[u8], u8, u8, &mut [u8])) {
-    match bits {
-        8 => {
-            let len = packed.len().min(out.len());
-            out[..len].copy_from_slice(&packed[..len]);
-        }
-        4 => {
-            // 16 bytes at a time, which compile to vectors.
-            let (out32, out_rest) = out.as_chunks_mut::<32>();
-            let (packed16, _) = packed.as_chunks::<16>();
-            for (out, packed) in out32.iter_mut().zip(packed16) {
-                for i in 0..16 {
-                    out[2 * i] = (packed[i] & 15).wrapping_add(lift);
-                    out[2 * i + 1] = (packed[i] >> 4).wrapping_add(lift);
+struct Expand<'a> {
+    packed: &'a [u8],
+    bits: u8,
+    lift: u8,
+    out: &'a mut [u8],
+}
+
+impl Wide for Expand<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn compute(self, _is_fused: bool) {
+        let Self { packed, bits, lift, out } = self;
+        match bits {
+            8 => {
+                let len = packed.len().min(out.len());
+                out[..len].copy_from_slice(&packed[..len]);
+            }
+            4 => {
+                // 16 bytes at a time, which compile to vectors.
+                let (out32, out_rest) = out.as_chunks_mut::<32>();
+                let (packed16, _) = packed.as_chunks::<16>();
+                for (out, packed) in out32.iter_mut().zip(packed16) {
+                    for i in 0..16 {
+                        out[2 * i] = (packed[i] & 15).wrapping_add(lift);
+                        out[2 * i + 1] = (packed[i] >> 4).wrapping_add(lift);
+                    }
+                }
+                let done = out32.len().min(packed16.len());
+                let rest = out32[done..].as_flattened_mut().iter_mut().chain(out_rest);
+                for (i, out) in rest.enumerate() {
+                    let Some(byte) = packed.get(done * 16 + i / 2) else { break };
+                    *out = ((byte >> (4 * (i % 2))) & 15).wrapping_add(lift);
                 }
             }
-            let done = out32.len().min(packed16.len());
-            let rest = out32[done..].as_flattened_mut().iter_mut().chain(out_rest);
-            for (i, out) in rest.enumerate() {
-                let Some(byte) = packed.get(done * 16 + i / 2) else { break };
-                *out = ((byte >> (4 * (i % 2))) & 15).wrapping_add(lift);
-            }
-        }
-        _ => {
-            for (out, byte) in out.as_chunks_mut::<4>().0.iter_mut().zip(packed) {
-                *out = std::array::from_fn(|i| ((byte >> (2 * i)) & 3).wrapping_add(lift));
+            _ => {
+                for (out, byte) in out.as_chunks_mut::<4>().0.iter_mut().zip(packed) {
+                    *out = std::array::from_fn(|i| ((byte >> (2 * i)) & 3).wrapping_add(lift));
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Activation functions of experts. A NaN stays one: what would make a number of it would hide a
 //! wrong input, or a sum that overflowed, behind a plausible answer.
 
-use crate::engine::kernel::wide::wide;
+use crate::engine::kernel::wide::{Wide, wide};
 
 /// An activation on a single projection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,16 +18,36 @@ pub enum Function {
 impl Function {
     /// Applies it in place.
     pub fn apply(self, x: &mut [f32]) {
-        wide(Self::each, (self, x));
+        wide(Each(self, x));
     }
+}
+
+/// [`Function::apply`].
+struct Each<'a>(Function, &'a mut [f32]);
+
+impl Wide for Each<'_> {
+    type Output = ();
 
     #[inline(always)]
-    fn each(_is_fused: bool, (function, x): (Self, &mut [f32])) {
+    fn compute(self, _is_fused: bool) {
+        let Self(function, x) = self;
         match function {
-            Self::Relu => x.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
-            Self::Gelu => x.iter_mut().for_each(|x| *x = gelu(*x)),
-            Self::Silu => x.iter_mut().for_each(|x| *x *= sigmoid(*x)),
-            Self::Identity => {}
+            Function::Relu => {
+                for x in x {
+                    *x = if *x < 0.0 { 0.0 } else { *x };
+                }
+            }
+            Function::Gelu => {
+                for x in x {
+                    *x = gelu(*x);
+                }
+            }
+            Function::Silu => {
+                for x in x {
+                    *x *= sigmoid(*x);
+                }
+            }
+            Function::Identity => {}
         }
     }
 }
@@ -53,28 +73,48 @@ impl SwiGlu {
 
     /// `out[i]` of `gate[i]` and `linear[i]`.
     pub fn split(self, gate: &[f32], linear: &[f32], out: &mut [f32]) {
-        wide(Self::each_split, (self, gate, linear, out));
-    }
-
-    #[inline(always)]
-    fn each_split(
-        _is_fused: bool,
-        (swiglu, gate, linear, out): (Self, &[f32], &[f32], &mut [f32]),
-    ) {
-        for ((out, &gate), &linear) in out.iter_mut().zip(gate).zip(linear) {
-            *out = swiglu.one(gate, linear);
-        }
+        wide(Split { swiglu: self, gate, linear, out });
     }
 
     /// `out[i]` of `pairs[2 i]` (gate) and `pairs[2 i + 1]` (linear).
     pub fn interleaved(self, pairs: &[f32], out: &mut [f32]) {
-        wide(Self::each_pair, (self, pairs, out));
+        wide(Interleaved { swiglu: self, pairs, out });
     }
+}
+
+/// [`SwiGlu::split`].
+struct Split<'a> {
+    swiglu: SwiGlu,
+    gate: &'a [f32],
+    linear: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Wide for Split<'_> {
+    type Output = ();
 
     #[inline(always)]
-    fn each_pair(_is_fused: bool, (swiglu, pairs, out): (Self, &[f32], &mut [f32])) {
-        for (out, &[gate, linear]) in out.iter_mut().zip(pairs.as_chunks::<2>().0) {
-            *out = swiglu.one(gate, linear);
+    fn compute(self, _is_fused: bool) {
+        for ((out, &gate), &linear) in self.out.iter_mut().zip(self.gate).zip(self.linear) {
+            *out = self.swiglu.one(gate, linear);
+        }
+    }
+}
+
+/// [`SwiGlu::interleaved`].
+struct Interleaved<'a> {
+    swiglu: SwiGlu,
+    pairs: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Wide for Interleaved<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn compute(self, _is_fused: bool) {
+        for (out, &[gate, linear]) in self.out.iter_mut().zip(self.pairs.as_chunks::<2>().0) {
+            *out = self.swiglu.one(gate, linear);
         }
     }
 }

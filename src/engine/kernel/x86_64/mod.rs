@@ -4,6 +4,8 @@ mod avx2;
 mod few;
 mod packed;
 mod vnni;
+mod vnni_row;
+mod vnni_turned;
 
 use std::arch::x86_64::*;
 
@@ -18,6 +20,7 @@ pub fn detected() -> Vec<&'static dyn Kernel> {
         return kernels;
     }
     if std::arch::is_x86_feature_detected!("avx512vnni")
+        && std::arch::is_x86_feature_detected!("avx512bw")
         && std::arch::is_x86_feature_detected!("avx512vl")
     {
         kernels.push(&vnni::Avx512Vnni);

@@ -5,13 +5,13 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::lanes_sum;
+use super::{lanes_sum, vnni_row, vnni_turned};
 use crate::engine::kernel::Kernel;
 use crate::engine::kernel::activations::{DIGIT_BASE, Layout};
 use crate::engine::kernel::panel::{Dots, Isa, Panel, multiply, strip};
 
 macro_rules! vnni_kernel {
-    ($kernel:ident, $name:literal, $features:literal, $dot:ident) => {
+    ($kernel:ident, $name:literal, $features:literal, $dot:ident, $first_rows:expr) => {
         #[derive(Debug)]
         pub struct $kernel;
 
@@ -31,7 +31,13 @@ macro_rules! vnni_kernel {
             fn multiply(&self, panel: &mut Panel<'_>) {
                 panel.check(self.layout());
                 // SAFETY: checked; `detected` lists this kernel only where its features are.
-                unsafe { multiply::<Self>(panel) }
+                unsafe {
+                    if panel.x.chunk() == 32 {
+                        let done = $first_rows(panel);
+                        panel.skip(done);
+                    }
+                    multiply::<Self>(panel);
+                }
             }
         }
 
@@ -105,8 +111,29 @@ macro_rules! vnni_kernel {
     };
 }
 
-vnni_kernel!(AvxVnni, "avxvnni", "avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32);
-vnni_kernel!(Avx512Vnni, "avx512vnni", "avx2,fma,avx512vnni,avx512vl", _mm256_dpbusd_epi32);
+vnni_kernel!(AvxVnni, "avxvnni", "avx2,fma,avxvnni", _mm256_dpbusd_avx_epi32, none);
+vnni_kernel!(
+    Avx512Vnni,
+    "avx512vnni",
+    "avx2,fma,avx512bw,avx512vl,avx512vnni",
+    _mm256_dpbusd_epi32,
+    first_rows
+);
+
+/// Multiplies the first rows of the panel in the way that suits it; returns how many.
+#[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
+unsafe fn first_rows(panel: &mut Panel<'_>) -> usize {
+    // SAFETY: the same conditions.
+    unsafe {
+        let done = if panel.columns.len() == 1 { vnni_row::multiply(panel) } else { 0 };
+        if done > 0 { done } else { vnni_turned::multiply(panel) }
+    }
+}
+
+/// No rows have a better way.
+unsafe fn none(_panel: &mut Panel<'_>) -> usize {
+    0
+}
 
 /// A chunk of weights, a byte each.
 #[inline(always)]
