@@ -3,6 +3,8 @@
 //! Nouns, verbs and particles, not sentences. A home that is spoken to in another language is
 //! found by its own names alone.
 
+use super::super::spelling::nearest;
+
 /// What a common noun stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
@@ -17,6 +19,7 @@ const fn kind(domains: &'static [&'static str], device_class: &'static str) -> K
 
 const COVER: &[&str] = &["cover"];
 const OPENING: &[&str] = &["cover", "binary_sensor", "lock"];
+const GARAGE_DOOR: &[&str] = &["cover", "binary_sensor"];
 const PERSON: &[&str] = &["person"];
 const SENSOR: &[&str] = &["sensor"];
 const BINARY: &[&str] = &["binary_sensor"];
@@ -42,7 +45,7 @@ const NOUNS: [(&str, Kind); 81] = [
     ("shutter", kind(COVER, "shutter")),
     ("awning", kind(COVER, "awning")),
     ("cover", kind(COVER, "")),
-    ("garage door", kind(OPENING, "garage")),
+    ("garage door", kind(GARAGE_DOOR, "garage")),
     ("gate", kind(OPENING, "gate")),
     ("window", kind(OPENING, "window")),
     ("door", kind(OPENING, "door")),
@@ -116,6 +119,15 @@ pub fn noun(phrase: &str) -> Option<Kind> {
     NOUNS.iter().find(|(name, _)| *name == phrase || *name == singular).map(|(_, kind)| *kind)
 }
 
+/// What a noun stands for that is nearest to a word, and how near. Only for words that are known
+/// to be nouns: too many others are near one.
+pub fn noun_near(phrase: &str, min: f32) -> Option<(f32, Kind)> {
+    let singular = phrase.strip_suffix('s').unwrap_or(phrase);
+    let near = |word: &str| nearest(word, NOUNS.iter().copied(), min);
+    let (whole, singular) = (near(phrase), near(singular));
+    if singular.map(|(like, _)| like) > whole.map(|(like, _)| like) { singular } else { whole }
+}
+
 /// Words for one thing. The number is how alike they are.
 const SYNONYMS: [(&[&str], f32); 15] = [
     (&["tv", "television", "telly"], 0.95),
@@ -161,6 +173,11 @@ pub fn is_stop_word(word: &str) -> bool {
 pub fn is_all(word: &str) -> bool {
     let words = ["all", "every", "each", "both", "entire", "whole", "any", "some", "which", "many"];
     words.contains(&word) || is_everything(word)
+}
+
+/// Words for all that there is, as a place.
+pub fn is_home(word: &str) -> bool {
+    ["home", "house", "apartment", "everywhere"].contains(&word)
 }
 
 /// Words for every device, whatever it is.

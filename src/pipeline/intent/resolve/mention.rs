@@ -57,6 +57,7 @@ impl<'a> Spoken<'a> {
             spoken.take_span(span, &words, &reading.intent);
         }
         spoken.find_nouns(&words);
+        spoken.mend_kinds(&words);
         spoken
     }
 
@@ -113,6 +114,33 @@ impl<'a> Spoken<'a> {
         }
         if !name.is_empty() {
             self.names.push(name);
+        }
+    }
+
+    /// Words that were tagged as a kind and are none, however misspelt, were tagged by mistake.
+    fn mend_kinds(&mut self, words: &[&str]) {
+        let is_kind = |spoken: &Self, at: usize| spoken.roles.get(at) == Some(&Role::Kind);
+        for at in 0..self.roles.len() {
+            if !is_kind(self, at) || self.nouns.get(at).is_some_and(Option::is_some) {
+                continue;
+            }
+            let [word, next] = [at, at + 1].map(|at| words.get(at).copied().unwrap_or_default());
+            let alone = english::noun_near(word, KIND_MIN);
+            let pair = is_kind(self, at + 1).then(|| format!("{word} {next}"));
+            let pair = pair.and_then(|pair| english::noun_near(&pair, KIND_PAIR_MIN));
+            let is_pair = pair.map(|(like, _)| like) > alone.map(|(like, _)| like);
+            let kind = if is_pair { pair } else { alone }.map(|(_, kind)| kind);
+            if let Some(noun) = self.nouns.get_mut(at) {
+                *noun = kind;
+            }
+            if is_pair && let Some(noun) = self.nouns.get_mut(at + 1) {
+                *noun = kind;
+                self.compounds.insert(at);
+                self.compounds.insert(at + 1);
+            }
+            if kind.is_none() && let Some(role) = self.roles.get_mut(at) {
+                *role = Role::Free;
+            }
         }
     }
 
@@ -211,6 +239,11 @@ fn is_determiner(word: &str) -> bool {
     matches!(word, "the" | "a" | "an" | "my" | "our" | "your" | "this" | "that")
         || english::is_all(word)
 }
+
+/// How alike a word that was tagged as a kind must be to one.
+const KIND_MIN: f32 = 0.58;
+/// And two words.
+const KIND_PAIR_MIN: f32 = 0.75;
 
 /// A thing that is spoken of.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,7 @@
 //! Words as they are compared: singular, numbers as digits, misspellings at a distance.
 
 use super::super::number::word_as_digits;
+use super::super::spelling;
 use super::english;
 
 /// A word of a name or of a sentence.
@@ -10,8 +11,8 @@ pub struct Token {
     /// Without the ending of a plural.
     stem: String,
     chars: usize,
-    /// Which letters it has, one bit each: a bound on how much two words can have in common.
-    letters: u32,
+    /// Which sounds it has, one bit each: a bound on how much two words can have in common.
+    sounds: u32,
 }
 
 /// Of two words whose stems are equal.
@@ -19,10 +20,12 @@ const STEM_SIMILARITY: f32 = 0.97;
 /// Of two words one of which begins with the other.
 const PREFIX_SIMILARITY: f32 = 0.8;
 const PREFIX_CHARS_MIN: usize = 4;
+/// The same of a word that is shorter.
+const SHORT_PREFIX_SIMILARITY: f32 = 0.65;
 /// A misspelt word has at most this part of its characters wrong.
 const ERRORS_PART_MAX: f32 = 0.4;
 /// Shorter words are not misspelt: too many others are near them.
-const MISSPELT_CHARS_MIN: usize = 4;
+const MISSPELT_CHARS_MIN: usize = 3;
 /// People misspell the first letter least of all.
 const FIRST_LETTER_PENALTY: f32 = 0.08;
 
@@ -32,8 +35,8 @@ impl Token {
         let word = word.strip_suffix("'s").unwrap_or(word);
         let text = word_as_digits(word).unwrap_or_else(|| word.replace('\'', ""));
         let stem = stem(&text).to_owned();
-        let letters = stem.chars().fold(0, |letters, c| letters | letter_bit(c));
-        Self { chars: stem.chars().count(), text, stem, letters }
+        let sounds = stem.chars().fold(0, |sounds, c| sounds | sound_bit(c));
+        Self { chars: stem.chars().count(), text, stem, sounds }
     }
 
     /// Two words written as one.
@@ -46,13 +49,25 @@ impl Token {
     }
 }
 
-fn letter_bit(c: char) -> u32 {
+/// Consonants by what they are mistaken for; vowels and `h` come and go.
+fn sound_bit(c: char) -> u32 {
     match c {
-        'a'..='z' => 1 << (u32::from(c) - u32::from('a')),
-        '0'..='9' => 1 << 26,
-        _ => 1 << 27,
+        'a' | 'e' | 'i' | 'o' | 'u' | 'y' | 'h' => 0,
+        'b' | 'p' => 1,
+        'f' | 'v' => 1 << 1,
+        'c' | 'k' | 'q' | 'x' | 's' | 'z' => 1 << 2,
+        'g' | 'j' => 1 << 3,
+        'd' | 't' => 1 << 4,
+        'm' | 'n' => 1 << 5,
+        'l' => 1 << 6,
+        'r' => 1 << 7,
+        'w' => 1 << 8,
+        '0'..='9' => DIGIT,
+        _ => 1 << 10,
     }
 }
+
+const DIGIT: u32 = 1 << 9;
 
 /// The singular of an English word, near enough to compare: `lights`, `switches`, `batteries`.
 fn stem(text: &str) -> &str {
@@ -82,30 +97,30 @@ pub fn similarity(a: &Token, b: &Token) -> f32 {
 #[expect(clippy::cast_precision_loss, reason = "lengths of words are small")]
 fn spelling(a: &Token, b: &Token) -> f32 {
     let (short, long) = if a.chars <= b.chars { (a, b) } else { (b, a) };
-    if short.chars < MISSPELT_CHARS_MIN {
-        // "kitchn" is a misspelling; "tv" for "tb" is not, and numbers never are.
+    if short.chars < MISSPELT_CHARS_MIN || (a.sounds | b.sounds) & DIGIT != 0 {
+        // "fna" is a misspelling; "tv" for "tb" is not, and numbers never are.
         return 0.0;
     }
-    let errors_max = long.chars as f32 * ERRORS_PART_MAX;
     let mut best: f32 = 0.0;
-    if short.chars >= PREFIX_CHARS_MIN && long.stem.starts_with(&short.stem) {
-        best = PREFIX_SIMILARITY;
+    if long.stem.starts_with(&short.stem) {
+        let is_long = short.chars >= PREFIX_CHARS_MIN;
+        best = if is_long { PREFIX_SIMILARITY } else { SHORT_PREFIX_SIMILARITY };
     }
-    // Each error changes at most two letters of the sets.
-    let differing = (a.letters ^ b.letters).count_ones() as f32 / 2.0;
-    if (long.chars - short.chars) as f32 > errors_max || differing > errors_max {
+    // Each error changes at most two sounds of the sets, and costs half an edit at least if it
+    // changes none.
+    let errors_max = long.chars as f32 * ERRORS_PART_MAX;
+    let differing = (a.sounds ^ b.sounds).count_ones() as f32 / 2.0;
+    if (long.chars - short.chars) as f32 / 2.0 > errors_max || differing > errors_max {
         return best;
     }
-    if short.letters & (1 << 26) != 0 || long.letters & (1 << 26) != 0 {
-        return best;
+    let min = 1.0 - ERRORS_PART_MAX;
+    let mut spelt = spelling::similarity(&a.stem, &b.stem, min);
+    // An `s` at the end may be what is left of the word, not its plural.
+    if a.is_plural() != b.is_plural() {
+        spelt = spelt.max(spelling::similarity(&a.text, &b.text, min));
     }
-    let errors = strsim::osa_distance(&a.stem, &b.stem) as f32;
-    if errors <= errors_max {
-        let mut spelt = 1.0 - errors / long.chars as f32;
-        if a.stem.chars().next() != b.stem.chars().next() {
-            spelt -= FIRST_LETTER_PENALTY;
-        }
-        best = best.max(spelt);
+    if a.stem.chars().next() != b.stem.chars().next() {
+        spelt -= FIRST_LETTER_PENALTY;
     }
-    best
+    best.max(spelt)
 }
