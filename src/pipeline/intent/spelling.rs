@@ -78,7 +78,12 @@ fn distance(a: &[char], b: &[char]) -> u32 {
 /// there twice or often silent.
 fn loose(word: &[char], at: usize, letter: char) -> u32 {
     let is_double = at > 0 && word.get(at - 1) == Some(&letter);
-    if is_double || matches!(letter, 'e' | 'h') { HALF } else { EDIT }
+    let is_silent = match letter {
+        'e' | 'h' => true,
+        'g' => word.get(at + 1) == Some(&'h'),
+        _ => false,
+    };
+    if is_double || is_silent { HALF } else { EDIT }
 }
 
 fn substitution(x: char, y: char) -> u32 {

@@ -129,7 +129,7 @@ pub fn noun_near(phrase: &str, min: f32) -> Option<(f32, Kind)> {
 }
 
 /// Words for one thing. The number is how alike they are.
-const SYNONYMS: [(&[&str], f32); 15] = [
+const SYNONYMS: [(&[&str], f32); 16] = [
     (&["tv", "television", "telly"], 0.95),
     (&["light", "lamp", "bulb", "lighting"], 0.7),
     (&["curtain", "drape", "blind", "shade", "shutter"], 0.65),
@@ -145,6 +145,7 @@ const SYNONYMS: [(&[&str], f32); 15] = [
     (&["dad", "father"], 0.9),
     (&["tap", "faucet", "valve"], 0.7),
     (&["speaker", "stereo", "soundbar"], 0.65),
+    (&["todo", "task", "chore"], 0.8),
 ];
 
 /// How alike two words are in meaning.

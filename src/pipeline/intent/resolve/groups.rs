@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::english::{self, Kind, Objects};
 use super::index::{Index, Of, Thing};
 use super::score::{WORDS_MAX, Words, fit};
+use super::mention::KNOWN_MIN;
 use super::{GROUP_SCORE_MIN, MENTION_PART, Query};
 use crate::pipeline::intent::slots::Role;
 
@@ -24,8 +25,13 @@ impl Places {
     /// Finds them: among the words that are tagged so, or else among all.
     pub fn new(index: &Index, query: &Query<'_>) -> Self {
         let tagged = query.spoken.with(|_, role| role == Role::Place);
-        let found = Self::among(index, query, tagged, TAGGED_MIN);
+        let mut found = Self::among(index, query, tagged, TAGGED_MIN);
         if !found.found.is_empty() {
+            // A word beside a name that was found, and that no name has, is a part of it misheard.
+            let unknown = query.spoken.with(|at, _| query.likeness.best(at).0 < KNOWN_MIN);
+            for (_, words) in &mut found.found {
+                *words = words.or(query.spoken.place_of(*words).and(unknown));
+            }
             return found;
         }
         let words = query.mention.words.without(query.spoken.compounds);
@@ -107,6 +113,8 @@ pub struct Head {
     words: Words,
     /// The word for the kind, if it is a plural.
     pub plural: Option<usize>,
+    /// Whether the model tagged it as one.
+    pub is_tagged: bool,
     is_everything: bool,
     is_all: bool,
 }
@@ -125,6 +133,7 @@ impl Head {
         let kinds = spoken.with(|at, role| role == Role::Kind && noun(at).is_some());
         let last = mention.named.iter().filter(|&at| noun(at).is_some()).last();
         let other = mention.words.iter().find(|&at| noun(at).is_some());
+        let is_tagged = !kinds.is_empty();
         let head = kinds.iter().last().or(last).or(other);
         let kind = head.and_then(noun);
         let mut words = Words::default();
@@ -133,7 +142,7 @@ impl Head {
         }
         let plural = |at: usize| spoken.tokens.get(at).is_some_and(super::token::Token::is_plural);
         let plural = head.filter(|&at| plural(at));
-        Self { kind, words, plural, is_everything, is_all }
+        Self { kind, words, plural, is_tagged, is_everything, is_all }
     }
 }
 
@@ -177,7 +186,9 @@ pub fn group(
     things.retain(|at| suits(at) >= best);
     if things.is_empty() {
         // There is none here; that they were meant is still to be said.
-        head.kind?;
+        if head.kind.is_none() && places.is_empty() {
+            return None;
+        }
         best = NONE_THERE;
     }
     let place_words = places.words();

@@ -87,10 +87,18 @@ impl<'a> Spoken<'a> {
         }
     }
 
-    /// Tagged places, as they were said, each with its slot.
+    /// Tagged places, as they were said, each with its slot; "the house" is all of them.
     pub fn places(&self) -> Vec<(&str, &'a str)> {
         let text = |words: &Words| self.text(*words).unwrap_or_default();
-        self.places.iter().map(|(slot, words)| (slot.as_str(), text(words))).collect()
+        let is_part = |words: &Words| words.iter().any(|at| !english::is_home(self.word(at)));
+        let places = self.places.iter().filter(|(_, words)| is_part(words));
+        places.map(|(slot, words)| (slot.as_str(), text(words))).collect()
+    }
+
+    /// The words that were tagged as one place together with any of `words`.
+    pub fn place_of(&self, words: Words) -> Words {
+        let spans = self.places.iter().filter(|(_, place)| !place.and(words).is_empty());
+        spans.fold(words, |all, (_, place)| all.or(*place))
     }
 
     /// From the first of `words` to the last, as it was written.
@@ -255,7 +263,7 @@ pub struct Mention {
 }
 
 /// A word that is less like any of the home's is one that the home does not know.
-const KNOWN_MIN: f32 = 0.7;
+pub const KNOWN_MIN: f32 = 0.7;
 /// An untagged word must be nearly one of the home's to count.
 const FREE_MIN: f32 = 0.84;
 /// How much an unknown noun for a kind of devices says, beside a name's other words.
@@ -266,10 +274,11 @@ impl Mention {
     pub fn weights(&self, spoken: &Spoken<'_>, likeness: &Likeness) -> [f32; WORDS_MAX] {
         let mut weights = [0.0; WORDS_MAX];
         for at in self.words.iter() {
-            if english::is_all(spoken.word(at)) {
+            let role = spoken.role(at);
+            let is_home = || english::is_home(spoken.word(at)) && role != Role::Name;
+            if english::is_all(spoken.word(at)) || is_home() {
                 continue;
             }
-            let role = spoken.role(at);
             let (like, says) = likeness.best(at);
             let is_noun = spoken.nouns.get(at).is_some_and(Option::is_some);
             let known = match role {
