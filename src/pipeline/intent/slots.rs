@@ -80,10 +80,16 @@ fn number_slot(intent: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether a slot holds a number.
+fn is_number(slot: &str) -> bool {
+    values::PERCENT.contains(&slot)
+        || values::DURATIONS.contains(&slot)
+        || matches!(slot, "temperature" | "volume_step")
+}
+
 /// The slot that is meant by a tag; `None` if the intent has no use for it.
 fn meant<'a>(slot: &'a str, intent: &str) -> Option<&'a str> {
-    let is_number =
-        values::PERCENT.contains(&slot) || matches!(slot, "temperature" | "volume_step");
+    let is_number = is_number(slot) && !values::DURATIONS.contains(&slot);
     match number_slot(intent) {
         Some(meant) if is_number => Some(meant),
         _ => has_slot(intent, slot).then_some(slot),
@@ -137,12 +143,17 @@ fn replaces(slot: &str, value: &Value, said: &Value) -> bool {
     }
 }
 
-/// Words of the speaker's own are one value, whatever the tags leave out between them.
+/// Words of the speaker's own are one value, whatever the tags leave out between them; words of a
+/// number are, where they stand side by side.
 fn joined(spans: &[Span]) -> Vec<Span> {
     let mut joined: Vec<Span> = Vec::new();
+    let is_one = |last: &Span, span: &Span| {
+        let is_number = is_number(&span.slot) && last.words.1 == span.words.0;
+        last.slot == span.slot && (is_number || is_free_text(&span.slot))
+    };
     for span in spans {
         match joined.last_mut() {
-            Some(last) if last.slot == span.slot && is_free_text(&span.slot) => {
+            Some(last) if is_one(last, span) => {
                 last.words.1 = span.words.1;
             }
             _ => joined.push(span.clone()),

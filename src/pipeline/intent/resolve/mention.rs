@@ -249,7 +249,7 @@ fn is_determiner(word: &str) -> bool {
 }
 
 /// How alike a word that was tagged as a kind must be to one.
-const KIND_MIN: f32 = 0.58;
+const KIND_MIN: f32 = 0.65;
 /// And two words.
 const KIND_PAIR_MIN: f32 = 0.75;
 

@@ -169,7 +169,7 @@ impl Resolver {
         let device = self.device(query, &places, &head, &weights);
         let device_score = device.as_ref().map_or(0.0, |device| device.score);
         let group = group(&self.index, query, &places, &head, &weights);
-        let kind = group.as_ref().filter(|_| head.is_tagged).map(|group| group.slots.clone());
+        let kind = group.as_ref().filter(|_| head.is_said()).map(|group| group.slots.clone());
         let group = group.filter(|group| group.score > device_score.max(group.score_min) + TIE);
         let device = device.filter(|device| device.score >= SCORE_MIN);
         if let Some(group) = group {
