@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::Sentence;
 use super::decode::{Reading, Span};
-use super::spelling::nearest;
+use super::spelling::{nearest, similarity};
 use super::{number, values};
 
 /// What the words of a span are.
@@ -224,7 +224,11 @@ fn duration(
     let named = own.enumerate().find_map(|(at, word)| unit(word, at == 0));
     let unit = named.unwrap_or(tagged);
     let said = words.get(from..to).unwrap_or_default();
-    let is_half = said.first() == Some(&"half") || number::parse(said) == Some(0.5);
+    let is_near_half = |word: &&str| similarity("half", word, UNIT_LIKE_MIN) > 0.0;
+    let is_half = match number::parse(said) {
+        Some(number) => said.first() == Some(&"half") || number == 0.5,
+        None => said.iter().any(is_near_half),
+    };
     let is_said = found.contains_key(&format!("{prefix}{unit}"));
     // "half an hour" is 30 of the next smaller unit, and so is the half of "one and a half hours";
     // "1/2" is two words, and its 2 may be the only one that is tagged.

@@ -204,9 +204,9 @@ fn temperature(words: &[&str]) -> Option<Value> {
     number::parse(words).map(number_value).or_else(|| kelvin(words))
 }
 
-/// The colour of light that `words` name, in kelvin.
+/// The colour of light that `words` name at their end, in kelvin.
 pub fn kelvin(words: &[&str]) -> Option<Value> {
-    KELVIN.iter().find(|(name, _)| *name == words).map(|(_, kelvin)| Value::from(*kelvin))
+    KELVIN.iter().find(|(name, _)| words.ends_with(name)).map(|(_, kelvin)| Value::from(*kelvin))
 }
 
 /// The same of misspelt words that are no level of brightness.

@@ -119,12 +119,12 @@ pub fn noun(phrase: &str) -> Option<Kind> {
     NOUNS.iter().find(|(name, _)| *name == phrase || *name == singular).map(|(_, kind)| *kind)
 }
 
-/// What a noun stands for that is nearest to a word, and how near. Only for words that are known
-/// to be nouns: too many others are near one.
-pub fn noun_near(phrase: &str, min: f32) -> Option<(f32, Kind)> {
-    let singular = phrase.strip_suffix('s').unwrap_or(phrase);
-    let near = |word: &str| nearest(word, NOUNS.iter().copied(), min);
-    let (whole, singular) = (near(phrase), near(singular));
+/// What the noun that is nearest to a word stands for, and how near it is, among the nouns that
+/// `may_be` it.
+pub fn noun_near(word: &str, min: f32, may_be: impl Fn(&str) -> bool) -> Option<(f32, Kind)> {
+    let singular = word.strip_suffix('s').unwrap_or(word);
+    let near = |word: &str| nearest(word, NOUNS.into_iter().filter(|(name, _)| may_be(name)), min);
+    let (whole, singular) = (near(word), near(singular));
     if singular.map(|(like, _)| like) > whole.map(|(like, _)| like) { singular } else { whole }
 }
 
@@ -155,7 +155,7 @@ pub fn synonymy(a: &str, b: &str) -> f32 {
 }
 
 /// Words that name nothing by themselves.
-const STOP_WORDS: [&str; 93] = [
+const STOP_WORDS: [&str; 95] = [
     "a", "an", "the", "my", "our", "your", "his", "her", "their", "this", "that", "these", "those",
     "it", "its", "i", "me", "we", "us", "you", "he", "she", "they", "them", "in", "on", "off",
     "at", "of", "to", "from", "for", "by", "with", "and", "or", "not", "no", "is", "are", "was",
@@ -163,7 +163,7 @@ const STOP_WORDS: [&str; 93] = [
     "should", "may", "please", "hey", "ok", "okay", "thanks", "thank", "now", "there", "here",
     "what", "which", "who", "where", "when", "how", "why", "much", "many", "any", "some", "want",
     "need", "like", "let", "just", "turn", "switch", "set", "make", "put", "get", "go", "give",
-    "tell", "s", "t", "up", "down",
+    "tell", "s", "t", "up", "down", "if", "whether",
 ];
 
 pub fn is_stop_word(word: &str) -> bool {
@@ -174,6 +174,11 @@ pub fn is_stop_word(word: &str) -> bool {
 pub fn is_all(word: &str) -> bool {
     let words = ["all", "every", "each", "both", "entire", "whole", "any", "some", "which", "many"];
     words.contains(&word) || is_everything(word)
+}
+
+/// Words for a place that do not say which.
+pub fn is_room(word: &str) -> bool {
+    ["room", "floor", "area"].contains(&word)
 }
 
 /// Words for all that there is, as a place.

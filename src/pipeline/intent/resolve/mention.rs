@@ -57,7 +57,7 @@ impl<'a> Spoken<'a> {
             spoken.take_span(span, &words, &reading.intent);
         }
         spoken.find_nouns(&words);
-        spoken.mend_kinds(&words);
+        spoken.find_near_nouns(&words);
         spoken
     }
 
@@ -125,19 +125,37 @@ impl<'a> Spoken<'a> {
         }
     }
 
-    /// Words that were tagged as a kind and are none, however misspelt, were tagged by mistake.
-    fn mend_kinds(&mut self, words: &[&str]) {
-        let is_kind = |spoken: &Self, at: usize| spoken.roles.get(at) == Some(&Role::Kind);
+    /// Finds misspelt nouns. Words that were tagged as a kind and are none, however misspelt, were
+    /// tagged by mistake.
+    fn find_near_nouns(&mut self, words: &[&str]) {
         for at in 0..self.roles.len() {
-            if !is_kind(self, at) || self.nouns.get(at).is_some_and(Option::is_some) {
+            let [word, next] = [at, at + 1].map(|at| words.get(at).copied().unwrap_or_default());
+            let is_kind = |at: usize| self.roles.get(at) == Some(&Role::Kind);
+            let may_be = match self.roles.get(at) {
+                Some(Role::Name | Role::Kind) => true,
+                Some(Role::Free) => !english::is_stop_word(word),
+                _ => false,
+            };
+            if !may_be || self.nouns.get(at).is_some_and(Option::is_some) {
                 continue;
             }
-            let [word, next] = [at, at + 1].map(|at| words.get(at).copied().unwrap_or_default());
-            let alone = english::noun_near(word, KIND_MIN);
-            let pair = is_kind(self, at + 1).then(|| format!("{word} {next}"));
-            let pair = pair.and_then(|pair| english::noun_near(&pair, KIND_PAIR_MIN));
+            let alone = if is_kind(at) {
+                english::noun_near(word, KIND_MIN, |_| true)
+            } else if word.len() >= UNTAGGED_KIND_CHARS_MIN {
+                english::noun_near(word, UNTAGGED_KIND_MIN, |noun| noun.get(..1) == word.get(..1))
+            } else {
+                None
+            };
+            let pair = (is_kind(at) && is_kind(at + 1)).then(|| format!("{word} {next}"));
+            let pair = pair.and_then(|pair| english::noun_near(&pair, KIND_PAIR_MIN, |_| true));
             let is_pair = pair.map(|(like, _)| like) > alone.map(|(like, _)| like);
             let kind = if is_pair { pair } else { alone }.map(|(_, kind)| kind);
+            if is_kind(at)
+                && kind.is_none()
+                && let Some(role) = self.roles.get_mut(at)
+            {
+                *role = Role::Free;
+            }
             if let Some(noun) = self.nouns.get_mut(at) {
                 *noun = kind;
             }
@@ -145,9 +163,6 @@ impl<'a> Spoken<'a> {
                 *noun = kind;
                 self.compounds.insert(at);
                 self.compounds.insert(at + 1);
-            }
-            if kind.is_none() && let Some(role) = self.roles.get_mut(at) {
-                *role = Role::Free;
             }
         }
     }
@@ -252,6 +267,9 @@ fn is_determiner(word: &str) -> bool {
 const KIND_MIN: f32 = 0.65;
 /// And two words.
 const KIND_PAIR_MIN: f32 = 0.75;
+/// And one that was not.
+const UNTAGGED_KIND_MIN: f32 = 0.82;
+const UNTAGGED_KIND_CHARS_MIN: usize = 4;
 
 /// A thing that is spoken of.
 #[derive(Debug, Clone, Copy)]

@@ -20,8 +20,13 @@ const STEM_SIMILARITY: f32 = 0.97;
 /// Of two words one of which begins with the other.
 const PREFIX_SIMILARITY: f32 = 0.8;
 const PREFIX_CHARS_MIN: usize = 4;
-/// The same of a word that is shorter.
-const SHORT_PREFIX_SIMILARITY: f32 = 0.65;
+/// Of a shorter word and one that may be made of it and another: "bed" and "bedroom".
+const COMPOUND_SIMILARITY: f32 = 0.65;
+/// Short words have one error at most, and if they have three letters, none too few or too many:
+/// "son" is no "sonos".
+const ONE_OF_THREE_MIN: f32 = 0.66;
+const ONE_OF_FOUR_MIN: f32 = 0.75;
+const LETTER_MORE_MIN: f32 = 0.8;
 /// A misspelt word has at most this part of its characters wrong.
 const ERRORS_PART_MAX: f32 = 0.4;
 /// Shorter words are not misspelt: too many others are near them.
@@ -103,9 +108,19 @@ fn spelling(a: &Token, b: &Token) -> f32 {
     }
     let mut best: f32 = 0.0;
     if long.stem.starts_with(&short.stem) {
-        let is_long = short.chars >= PREFIX_CHARS_MIN;
-        best = if is_long { PREFIX_SIMILARITY } else { SHORT_PREFIX_SIMILARITY };
+        let is_compound = long.chars >= 2 * short.chars;
+        best = match short.chars {
+            PREFIX_CHARS_MIN.. => PREFIX_SIMILARITY,
+            _ if is_compound => COMPOUND_SIMILARITY,
+            _ => 0.0,
+        };
     }
+    let min = match (short.chars, long.chars) {
+        (..4, 4..) => LETTER_MORE_MIN,
+        (..4, _) => ONE_OF_THREE_MIN,
+        (4, 4) => ONE_OF_FOUR_MIN,
+        _ => 1.0 - ERRORS_PART_MAX,
+    };
     // Each error changes at most two sounds of the sets, and costs half an edit at least if it
     // changes none.
     let errors_max = long.chars as f32 * ERRORS_PART_MAX;
@@ -113,7 +128,6 @@ fn spelling(a: &Token, b: &Token) -> f32 {
     if (long.chars - short.chars) as f32 / 2.0 > errors_max || differing > errors_max {
         return best;
     }
-    let min = 1.0 - ERRORS_PART_MAX;
     let mut spelt = spelling::similarity(&a.stem, &b.stem, min);
     // An `s` at the end may be what is left of the word, not its plural.
     if a.is_plural() != b.is_plural() {
