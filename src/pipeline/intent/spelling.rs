@@ -10,20 +10,56 @@ const EDIT: u32 = 2;
 const HALF: u32 = 1;
 
 /// Letters that stand for sounds which are taken for one another.
-const SOUNDS: [&str; 8] = ["aeiouy", "bp", "fv", "ckqx", "csxz", "gj", "dt", "mn"];
+const SOUNDS: [&[u8]; 8] = [b"aeiouy", b"bp", b"fv", b"ckqx", b"csxz", b"gj", b"dt", b"mn"];
 
-/// How alike two words in lower case are: 1 the same, 0 nothing alike, or less than `min`.
-pub fn similarity(a: &str, b: &str, min: f32) -> f32 {
-    let (mut chars_a, mut chars_b) = (['\0'; CHARS_MAX], ['\0'; CHARS_MAX]);
-    let (Some(a), Some(b)) = (letters(a, &mut chars_a), letters(b, &mut chars_b)) else {
-        return f32::from(u8::from(a == b));
-    };
-    if a.is_empty() || b.is_empty() {
-        return 0.0;
+/// For each letter, its places among [`SOUNDS`], one bit each.
+const SOUNDS_OF: [u8; 26] = {
+    let mut sounds_of = [0; 26];
+    let mut sound = 0;
+    while sound < SOUNDS.len() {
+        let mut at = 0;
+        while at < SOUNDS[sound].len() {
+            sounds_of[(SOUNDS[sound][at] - b'a') as usize] |= 1 << sound;
+            at += 1;
+        }
+        sound += 1;
     }
-    let longer = a.len().max(b.len()) as f32;
-    let similarity = 1.0 - distance(a, b) as f32 / EDIT as f32 / longer;
-    if similarity >= min { similarity } else { 0.0 }
+    sounds_of
+};
+
+/// A letter of a word that is compared.
+#[derive(Debug, Clone, Copy, Default)]
+struct Letter {
+    letter: char,
+    sounds: u8,
+    /// What it costs that it is missing from the other word.
+    loose: u32,
+}
+
+/// How alike two words in lower case are, 1 the same; 0 if they are less alike than `min`.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "words that are compared have few letters, and `min` is a share"
+)]
+pub fn similarity(a: &str, b: &str, min: f32) -> f32 {
+    if a == b {
+        return 1.0;
+    }
+    let (mut letters_a, mut letters_b) =
+        ([Letter::default(); CHARS_MAX], [Letter::default(); CHARS_MAX]);
+    let (Some(a), Some(b)) = (letters(a, &mut letters_a), letters(b, &mut letters_b)) else {
+        return 0.0;
+    };
+    let longer = a.len().max(b.len());
+    let all = EDIT as f32 * longer as f32;
+    // A little more, so that rounding refuses nothing.
+    let limit = ((1.0 - min) * all + 0.01) as u32;
+    match distance(a, b, limit) {
+        Some(distance) if longer > 0 => 1.0 - distance as f32 / all,
+        _ => 0.0,
+    }
 }
 
 /// The key nearest to a word, and how near, among keys that are at least `min` alike.
@@ -42,54 +78,62 @@ pub fn nearest<'a, T>(
     best
 }
 
-fn letters<'a>(word: &str, buffer: &'a mut [char; CHARS_MAX]) -> Option<&'a [char]> {
+/// The letters of a word; none if they are too many.
+fn letters<'a>(word: &str, buffer: &'a mut [Letter; CHARS_MAX]) -> Option<&'a [Letter]> {
     let mut count = 0;
-    for letter in word.chars() {
-        *buffer.get_mut(count)? = letter;
+    let mut letters = word.chars().peekable();
+    let mut last = None;
+    while let Some(letter) = letters.next() {
+        let place = u32::from(letter).checked_sub(u32::from('a'));
+        let sounds = place.and_then(|place| SOUNDS_OF.get(place as usize)).copied();
+        // Written twice, or often silent.
+        let is_light = last == Some(letter)
+            || matches!(letter, 'e' | 'h')
+            || letter == 'g' && letters.peek() == Some(&'h');
+        let loose = if is_light { HALF } else { EDIT };
+        *buffer.get_mut(count)? = Letter { letter, sounds: sounds.unwrap_or(0), loose };
+        last = Some(letter);
         count += 1;
     }
     buffer.get(..count)
 }
 
-/// The restricted Damerau-Levenshtein distance with costs, in halves of an edit.
-fn distance(a: &[char], b: &[char]) -> u32 {
+/// The restricted Damerau-Levenshtein distance with costs, in halves of an edit; none above
+/// `limit`.
+fn distance(a: &[Letter], b: &[Letter], limit: u32) -> Option<u32> {
     const ROW: usize = CHARS_MAX + 1;
-    let (mut before, mut last, mut row) = ([0; ROW], [0; ROW], [0; ROW]);
-    for (at, &y) in b.iter().enumerate() {
-        last[at + 1] = last[at] + loose(b, at, y);
+    if a.len().abs_diff(b.len()) as u32 * HALF > limit {
+        return None;
     }
-    for (i, &x) in a.iter().enumerate() {
-        let drop = loose(a, i, x);
-        row[0] = last[0] + drop;
-        for (j, &y) in b.iter().enumerate() {
+    let (mut before, mut last, mut row) = ([0; ROW], [0; ROW], [0; ROW]);
+    for (at, y) in b.iter().enumerate() {
+        last[at + 1] = last[at] + y.loose;
+    }
+    for (i, x) in a.iter().enumerate() {
+        row[0] = last[0] + x.loose;
+        let mut least = row[0];
+        for (j, y) in b.iter().enumerate() {
             let mut cost = last[j] + substitution(x, y);
-            cost = cost.min(last[j + 1] + drop).min(row[j] + loose(b, j, y));
-            if i > 0 && j > 0 && x != y && a[i - 1] == y && b[j - 1] == x {
+            cost = cost.min(last[j + 1] + x.loose).min(row[j] + y.loose);
+            if i > 0 && j > 0 && a[i - 1].letter == y.letter && b[j - 1].letter == x.letter {
                 cost = cost.min(before[j - 1] + EDIT);
             }
             row[j + 1] = cost;
+            least = least.min(cost);
         }
-        (before, last) = (last, row);
+        // A swap reaches over one row, and costs an edit.
+        if least > limit + EDIT {
+            return None;
+        }
+        (before, last, row) = (last, row, before);
     }
-    last[b.len()]
+    Some(last[b.len()]).filter(|distance| *distance <= limit)
 }
 
-/// What it costs that the letter `letter` of `word` is missing from the other: little if it is
-/// there twice or often silent.
-fn loose(word: &[char], at: usize, letter: char) -> u32 {
-    let is_double = at > 0 && word.get(at - 1) == Some(&letter);
-    let is_silent = match letter {
-        'e' | 'h' => true,
-        'g' => word.get(at + 1) == Some(&'h'),
-        _ => false,
-    };
-    if is_double || is_silent { HALF } else { EDIT }
-}
-
-fn substitution(x: char, y: char) -> u32 {
-    if x == y {
+fn substitution(x: &Letter, y: &Letter) -> u32 {
+    if x.letter == y.letter {
         0
-    } else if SOUNDS.iter().any(|sound| sound.contains(x) && sound.contains(y)) {
+    } else if x.sounds & y.sounds != 0 {
         HALF
     } else {
         EDIT

@@ -123,12 +123,15 @@ pub fn noun(phrase: &str) -> Option<Kind> {
 /// `may_be` it.
 pub fn noun_near(word: &str, min: f32, may_be: impl Fn(&str) -> bool) -> Option<(f32, Kind)> {
     let singular = word.strip_suffix('s').unwrap_or(word);
-    let near = |word: &str| nearest(word, NOUNS.into_iter().filter(|(name, _)| may_be(name)), min);
-    let (whole, singular) = (near(word), near(singular));
+    let near = |word: &str| {
+        nearest(word, NOUNS.iter().copied().filter(|(name, _)| may_be(name)), min)
+    };
+    let whole = near(word);
+    let singular = if singular == word { None } else { near(singular) };
     if singular.map(|(like, _)| like) > whole.map(|(like, _)| like) { singular } else { whole }
 }
 
-/// Words for one thing. The number is how alike they are.
+/// Words for one thing, each word once. The number is how alike they are.
 const SYNONYMS: [(&[&str], f32); 16] = [
     (&["tv", "television", "telly"], 0.95),
     (&["light", "lamp", "bulb", "lighting"], 0.7),
@@ -148,10 +151,14 @@ const SYNONYMS: [(&[&str], f32); 16] = [
     (&["todo", "task", "chore"], 0.8),
 ];
 
-/// How alike two words are in meaning.
-pub fn synonymy(a: &str, b: &str) -> f32 {
-    let both = |words: &[&str]| words.contains(&a) && words.contains(&b);
-    SYNONYMS.iter().find(|(words, _)| both(words)).map_or(0.0, |(_, similarity)| *similarity)
+/// Which of the sets of synonyms a word is in.
+pub fn synonyms(word: &str) -> Option<usize> {
+    SYNONYMS.iter().position(|(words, _)| words.contains(&word))
+}
+
+/// How alike in meaning the words of a set of synonyms are.
+pub fn synonymy(set: usize) -> f32 {
+    SYNONYMS.get(set).map_or(0.0, |(_, similarity)| *similarity)
 }
 
 /// Words that name nothing by themselves.

@@ -13,6 +13,8 @@ pub struct Token {
     chars: usize,
     /// Which sounds it has, one bit each: a bound on how much two words can have in common.
     sounds: u32,
+    /// Its set of synonyms.
+    synonyms: Option<usize>,
 }
 
 /// Of two words whose stems are equal.
@@ -41,7 +43,8 @@ impl Token {
         let text = word_as_digits(word).unwrap_or_else(|| word.replace('\'', ""));
         let stem = stem(&text).to_owned();
         let sounds = stem.chars().fold(0, |sounds, c| sounds | sound_bit(c));
-        Self { chars: stem.chars().count(), text, stem, sounds }
+        let synonyms = english::synonyms(&stem);
+        Self { chars: stem.chars().count(), text, stem, sounds, synonyms }
     }
 
     /// Two words written as one.
@@ -88,19 +91,21 @@ fn stem(text: &str) -> &str {
     text.strip_suffix('s').unwrap_or(text)
 }
 
-/// How alike two words are: 1 the same, 0 nothing to do with each other.
-pub fn similarity(a: &Token, b: &Token) -> f32 {
+/// How alike two words are: 1 the same, 0 nothing to do with each other, or less than `min`.
+pub fn similarity(a: &Token, b: &Token, min: f32) -> f32 {
     if a.text == b.text {
         return 1.0;
     }
     if a.stem == b.stem {
         return STEM_SIMILARITY;
     }
-    spelling(a, b).max(english::synonymy(&a.stem, &b.stem))
+    let synonyms = a.synonyms.filter(|_| a.synonyms == b.synonyms);
+    let like = spelling(a, b, min).max(synonyms.map_or(0.0, english::synonymy));
+    if like >= min { like } else { 0.0 }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "lengths of words are small")]
-fn spelling(a: &Token, b: &Token) -> f32 {
+fn spelling(a: &Token, b: &Token, min: f32) -> f32 {
     let (short, long) = if a.chars <= b.chars { (a, b) } else { (b, a) };
     if short.chars < MISSPELT_CHARS_MIN || (a.sounds | b.sounds) & DIGIT != 0 {
         // "fna" is a misspelling; "tv" for "tb" is not, and numbers never are.
@@ -115,15 +120,16 @@ fn spelling(a: &Token, b: &Token) -> f32 {
             _ => 0.0,
         };
     }
-    let min = match (short.chars, long.chars) {
+    let own_min = match (short.chars, long.chars) {
         (..4, 4..) => LETTER_MORE_MIN,
         (..4, _) => ONE_OF_THREE_MIN,
         (4, 4) => ONE_OF_FOUR_MIN,
         _ => 1.0 - ERRORS_PART_MAX,
     };
+    let min = own_min.max(min);
     // Each error changes at most two sounds of the sets, and costs half an edit at least if it
     // changes none.
-    let errors_max = long.chars as f32 * ERRORS_PART_MAX;
+    let errors_max = long.chars as f32 * (1.0 - min);
     let differing = (a.sounds ^ b.sounds).count_ones() as f32 / 2.0;
     if (long.chars - short.chars) as f32 / 2.0 > errors_max || differing > errors_max {
         return best;
