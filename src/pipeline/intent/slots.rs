@@ -220,7 +220,10 @@ fn duration(
         || !is_change && intent != "HassStartTimer";
     let prefix = if is_start { "start_" } else { "" };
     let tagged = slot.strip_prefix("start_").unwrap_or(slot);
-    let own = rest.iter().take(UNIT_WORDS).take_while(|word| **word == "half" || !number::is_number(word));
+    let own = rest
+        .iter()
+        .take(UNIT_WORDS)
+        .take_while(|word| **word == "half" || !number::is_number(word));
     let named = own.enumerate().find_map(|(at, word)| unit(word, at == 0));
     let unit = named.unwrap_or(tagged);
     let said = words.get(from..to).unwrap_or_default();

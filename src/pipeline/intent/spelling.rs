@@ -5,9 +5,9 @@
 
 /// Longer words are compared by nobody: a bound on the work.
 const CHARS_MAX: usize = 24;
-/// Costs are in halves of an edit.
-const EDIT: u32 = 2;
-const HALF: u32 = 1;
+/// Costs are in halves of an edit. Those of two words of so many letters fit into a byte.
+const EDIT: u8 = 2;
+const HALF: u8 = 1;
 
 /// Letters that stand for sounds which are taken for one another.
 const SOUNDS: [&[u8]; 8] = [b"aeiouy", b"bp", b"fv", b"ckqx", b"csxz", b"gj", b"dt", b"mn"];
@@ -33,7 +33,7 @@ struct Letter {
     letter: char,
     sounds: u8,
     /// What it costs that it is missing from the other word.
-    loose: u32,
+    loose: u8,
 }
 
 /// How alike two words in lower case are, 1 the same; 0 if they are less alike than `min`.
@@ -53,11 +53,11 @@ pub fn similarity(a: &str, b: &str, min: f32) -> f32 {
         return 0.0;
     };
     let longer = a.len().max(b.len());
-    let all = EDIT as f32 * longer as f32;
+    let all = f32::from(EDIT) * longer as f32;
     // A little more, so that rounding refuses nothing.
-    let limit = ((1.0 - min) * all + 0.01) as u32;
+    let limit = ((1.0 - min) * all + 0.01) as u8;
     match distance(a, b, limit) {
-        Some(distance) if longer > 0 => 1.0 - distance as f32 / all,
+        Some(distance) if longer > 0 => 1.0 - f32::from(distance) / all,
         _ => 0.0,
     }
 }
@@ -100,12 +100,13 @@ fn letters<'a>(word: &str, buffer: &'a mut [Letter; CHARS_MAX]) -> Option<&'a [L
 
 /// The restricted Damerau-Levenshtein distance with costs, in halves of an edit; none above
 /// `limit`.
-fn distance(a: &[Letter], b: &[Letter], limit: u32) -> Option<u32> {
+fn distance(a: &[Letter], b: &[Letter], limit: u8) -> Option<u8> {
     const ROW: usize = CHARS_MAX + 1;
-    if a.len().abs_diff(b.len()) as u32 * HALF > limit {
+    if a.len().abs_diff(b.len()) * usize::from(HALF) > usize::from(limit) {
         return None;
     }
     let (mut before, mut last, mut row) = ([0; ROW], [0; ROW], [0; ROW]);
+    let mut least_before = 0;
     for (at, y) in b.iter().enumerate() {
         last[at + 1] = last[at] + y.loose;
     }
@@ -122,15 +123,16 @@ fn distance(a: &[Letter], b: &[Letter], limit: u32) -> Option<u32> {
             least = least.min(cost);
         }
         // A swap reaches over one row, and costs an edit.
-        if least > limit + EDIT {
+        if least.min(least_before + EDIT) > limit {
             return None;
         }
+        least_before = least;
         (before, last, row) = (last, row, before);
     }
     Some(last[b.len()]).filter(|distance| *distance <= limit)
 }
 
-fn substitution(x: &Letter, y: &Letter) -> u32 {
+fn substitution(x: &Letter, y: &Letter) -> u8 {
     if x.letter == y.letter {
         0
     } else if x.sounds & y.sounds != 0 {

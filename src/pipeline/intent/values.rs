@@ -140,8 +140,20 @@ const DOWN: [&str; 12] = [
 const UP: [&str; 6] = ["raise", "increase", "louder", "higher", "more", "boost"];
 /// States that are as they are said; none of them is another one misspelt.
 const OTHER_STATES: [&str; 14] = [
-    "cleaning", "charging", "running", "playing", "paused", "heating", "cooling", "mowing",
-    "docked", "returning", "home", "away", "wet", "hot",
+    "cleaning",
+    "charging",
+    "running",
+    "playing",
+    "paused",
+    "heating",
+    "cooling",
+    "mowing",
+    "docked",
+    "returning",
+    "home",
+    "away",
+    "wet",
+    "hot",
 ];
 /// How alike a word that was tagged with a slot must be to a word for a value of it.
 const LIKE_MIN: f32 = 0.65;

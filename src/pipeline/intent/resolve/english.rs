@@ -123,9 +123,8 @@ pub fn noun(phrase: &str) -> Option<Kind> {
 /// `may_be` it.
 pub fn noun_near(word: &str, min: f32, may_be: impl Fn(&str) -> bool) -> Option<(f32, Kind)> {
     let singular = word.strip_suffix('s').unwrap_or(word);
-    let near = |word: &str| {
-        nearest(word, NOUNS.iter().copied().filter(|(name, _)| may_be(name)), min)
-    };
+    let near =
+        |word: &str| nearest(word, NOUNS.iter().copied().filter(|(name, _)| may_be(name)), min);
     let whole = near(word);
     let singular = if singular == word { None } else { near(singular) };
     if singular.map(|(like, _)| like) > whole.map(|(like, _)| like) { singular } else { whole }

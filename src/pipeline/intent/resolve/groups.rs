@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use super::english::{self, Kind, Objects};
 use super::index::{Entry, Index, Of, Thing};
-use super::score::{WORDS_MAX, Words, fit};
 use super::mention::KNOWN_MIN;
+use super::score::{WORDS_MAX, Words, fit};
 use super::{GROUP_SCORE_MIN, MENTION_PART, Query};
 use crate::pipeline::intent::slots::Role;
 

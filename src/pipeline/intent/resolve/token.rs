@@ -57,25 +57,24 @@ impl Token {
     }
 }
 
-/// Consonants by what they are mistaken for; vowels and `h` come and go.
+/// Consonants by what they are mistaken for; vowels, and the letters of `gh`, come and go.
 fn sound_bit(c: char) -> u32 {
     match c {
-        'a' | 'e' | 'i' | 'o' | 'u' | 'y' | 'h' => 0,
+        'a' | 'e' | 'i' | 'o' | 'u' | 'y' | 'g' | 'h' | 'j' => 0,
         'b' | 'p' => 1,
         'f' | 'v' => 1 << 1,
         'c' | 'k' | 'q' | 'x' | 's' | 'z' => 1 << 2,
-        'g' | 'j' => 1 << 3,
-        'd' | 't' => 1 << 4,
-        'm' | 'n' => 1 << 5,
-        'l' => 1 << 6,
-        'r' => 1 << 7,
-        'w' => 1 << 8,
+        'd' | 't' => 1 << 3,
+        'm' | 'n' => 1 << 4,
+        'l' => 1 << 5,
+        'r' => 1 << 6,
+        'w' => 1 << 7,
         '0'..='9' => DIGIT,
-        _ => 1 << 10,
+        _ => 1 << 9,
     }
 }
 
-const DIGIT: u32 = 1 << 9;
+const DIGIT: u32 = 1 << 8;
 
 /// The singular of an English word, near enough to compare: `lights`, `switches`, `batteries`.
 fn stem(text: &str) -> &str {
@@ -127,11 +126,10 @@ fn spelling(a: &Token, b: &Token, min: f32) -> f32 {
         _ => 1.0 - ERRORS_PART_MAX,
     };
     let min = own_min.max(min);
-    // Each error changes at most two sounds of the sets, and costs half an edit at least if it
-    // changes none.
+    // An error takes at most one sound from either.
     let errors_max = long.chars as f32 * (1.0 - min);
-    let differing = (a.sounds ^ b.sounds).count_ones() as f32 / 2.0;
-    if (long.chars - short.chars) as f32 / 2.0 > errors_max || differing > errors_max {
+    let [missing, other] = [a.sounds & !b.sounds, b.sounds & !a.sounds].map(u32::count_ones);
+    if missing.max(other) as f32 > errors_max {
         return best;
     }
     let mut spelt = spelling::similarity(&a.stem, &b.stem, min);
