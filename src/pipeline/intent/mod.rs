@@ -11,6 +11,7 @@ mod home_assistant;
 mod number;
 mod resolve;
 mod slots;
+mod spelling;
 mod values;
 
 use std::sync::Arc;

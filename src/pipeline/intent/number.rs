@@ -76,7 +76,8 @@ fn sum(run: &[Part]) -> Option<f64> {
                 decimals = Some(place / 10.0);
             }
             (Part::Number(number), None) => {
-                below += number;
+                // "two fifty" is no number, but a "to" that was heard as two, and fifty.
+                below = if goes_on(below, number) { below + number } else { number };
                 is_number = true;
             }
             (Part::Times(times), None) => {
@@ -110,6 +111,14 @@ fn sum(run: &[Part]) -> Option<f64> {
     is_number.then_some(if is_negative { -value } else { value })
 }
 
+/// Whether a number may be said after another as a part of it: 1 after 20, 21 after 100.
+fn goes_on(below: f64, number: f64) -> bool {
+    let (tens, units) = (below % 100.0, below % 10.0);
+    let fits_tens = tens == 0.0 && number < 100.0;
+    let fits_units = units == 0.0 && tens >= 20.0 && number < 10.0;
+    below == 0.0 || fits_tens || fits_units
+}
+
 fn part(word: &str) -> Option<Part> {
     if word.starts_with(|c: char| c.is_ascii_digit()) {
         return digits(word).map(Part::Number);
@@ -136,7 +145,8 @@ fn digits(word: &str) -> Option<f64> {
     plain.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// The value of one word below 100; near misses of long words are taken.
+/// The value of one word below 100; near misses of long words are taken, but not of the first
+/// letter, which few get wrong: "light" is no eight.
 fn word_value(word: &str) -> Option<f64> {
     let numbers = || {
         let units = UNITS.iter().zip(0u32..);
@@ -144,8 +154,11 @@ fn word_value(word: &str) -> Option<f64> {
     };
     let exact = numbers().find(|(name, _)| **name == word);
     let near = || {
-        let is_near =
-            |name: &str| name.len() >= MISSPELT_CHARS_MIN && strsim::osa_distance(name, word) == 1;
+        let is_near = |name: &str| {
+            name.len() >= MISSPELT_CHARS_MIN
+                && name.chars().next() == word.chars().next()
+                && strsim::osa_distance(name, word) == 1
+        };
         numbers().find(|(name, _)| is_near(name))
     };
     exact.or_else(near).map(|(_, value)| f64::from(value))

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::Sentence;
 use super::decode::{Reading, Span};
+use super::spelling::{nearest, similarity};
 use super::{number, values};
 
 /// What the words of a span are.
@@ -79,10 +80,16 @@ fn number_slot(intent: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether a slot holds a number.
+fn is_number(slot: &str) -> bool {
+    values::PERCENT.contains(&slot)
+        || values::DURATIONS.contains(&slot)
+        || matches!(slot, "temperature" | "volume_step")
+}
+
 /// The slot that is meant by a tag; `None` if the intent has no use for it.
 fn meant<'a>(slot: &'a str, intent: &str) -> Option<&'a str> {
-    let is_number =
-        values::PERCENT.contains(&slot) || matches!(slot, "temperature" | "volume_step");
+    let is_number = is_number(slot) && !values::DURATIONS.contains(&slot);
     match number_slot(intent) {
         Some(meant) if is_number => Some(meant),
         _ => has_slot(intent, slot).then_some(slot),
@@ -114,10 +121,8 @@ pub fn slots(sentence: &Sentence, reading: &Reading) -> Map<String, Value> {
             let text = span.text(&sentence.text, &sentence.words);
             (slot.to_owned(), values::value(slot, said, text, &words))
         };
-        // The first one counts; but "too loud by ten percent" is ten percent.
-        match found.get(&slot) {
-            Some(said) if !(said.is_string() && value.is_number()) => {}
-            _ => drop(found.insert(slot, value)),
+        if found.get(&slot).is_none_or(|said| replaces(&slot, &value, said)) {
+            found.insert(slot, value);
         }
     }
     let free = words.iter().zip(free).filter_map(|(word, is_free)| is_free.then_some(*word));
@@ -125,12 +130,30 @@ pub fn slots(sentence: &Sentence, reading: &Reading) -> Map<String, Value> {
     found
 }
 
-/// Words of the speaker's own are one value, whatever the tags leave out between them.
+/// Whether the second value for a slot is the one that was meant. Of two numbers, it is: what a
+/// thing is set to is said last, and a "to" is often heard as two. "Too loud by ten percent" is
+/// ten percent. Of words, it is the one that is known.
+fn replaces(slot: &str, value: &Value, said: &Value) -> bool {
+    let is_color = |value: &Value| value.as_str().is_some_and(values::is_color);
+    match slot {
+        "color" => is_color(value) && !is_color(said),
+        // "one hour and a half" has minutes of its own.
+        _ if values::DURATIONS.contains(&slot) => said.is_string() && value.is_number(),
+        _ => value.is_number(),
+    }
+}
+
+/// Words of the speaker's own are one value, whatever the tags leave out between them; words of a
+/// number are, where they stand side by side.
 fn joined(spans: &[Span]) -> Vec<Span> {
     let mut joined: Vec<Span> = Vec::new();
+    let is_one = |last: &Span, span: &Span| {
+        let is_number = is_number(&span.slot) && last.words.1 == span.words.0;
+        last.slot == span.slot && (is_number || is_free_text(&span.slot))
+    };
     for span in spans {
         match joined.last_mut() {
-            Some(last) if last.slot == span.slot && is_free_text(&span.slot) => {
+            Some(last) if is_one(last, span) => {
                 last.words.1 = span.words.1;
             }
             _ => joined.push(span.clone()),
@@ -159,8 +182,11 @@ const KELVIN_MIN: f64 = 1000.0;
 
 /// A value for a light: a colour, a brightness, or a temperature by its name or in kelvin.
 fn light(slot: &str, said: &[&str]) -> (String, Value) {
-    let kelvin = values::kelvin(said);
-    let is_kelvin = number::parse(said).is_some_and(|number| number >= KELVIN_MIN);
+    let number = number::parse(said);
+    let may_be_near = number.is_none() && slot != "color";
+    let near = || if may_be_near { values::near_kelvin(said) } else { None };
+    let kelvin = values::kelvin(said).or_else(near);
+    let is_kelvin = number.is_some_and(|number| number >= KELVIN_MIN);
     match kelvin {
         Some(kelvin) => ("temperature".to_owned(), kelvin),
         None if is_kelvin => {
@@ -172,6 +198,8 @@ fn light(slot: &str, said: &[&str]) -> (String, Value) {
 
 /// Words of a unit are looked for among this many after a number.
 const UNIT_WORDS: usize = 4;
+/// A shorter word that is no unit is a misspelt one only right after the number.
+const UNIT_CHARS_MIN: usize = 5;
 
 /// Hours, minutes or seconds: of a change, or of the timer that is meant. The words after the
 /// number say which unit, and the words around it which of the two.
@@ -192,14 +220,22 @@ fn duration(
         || !is_change && intent != "HassStartTimer";
     let prefix = if is_start { "start_" } else { "" };
     let tagged = slot.strip_prefix("start_").unwrap_or(slot);
-    let named = rest.iter().take(UNIT_WORDS).find_map(|word| unit(word));
+    let own = rest
+        .iter()
+        .take(UNIT_WORDS)
+        .take_while(|word| **word == "half" || !number::is_number(word));
+    let named = own.enumerate().find_map(|(at, word)| unit(word, at == 0));
     let unit = named.unwrap_or(tagged);
     let said = words.get(from..to).unwrap_or_default();
-    let is_half = said.first() == Some(&"half") || number::parse(said) == Some(0.5);
+    let is_near_half = |word: &&str| similarity("half", word, UNIT_LIKE_MIN) > 0.0;
+    let is_half = match number::parse(said) {
+        Some(number) => said.first() == Some(&"half") || number == 0.5,
+        None => said.iter().any(is_near_half),
+    };
     let is_said = found.contains_key(&format!("{prefix}{unit}"));
     // "half an hour" is 30 of the next smaller unit, and so is the half of "one and a half hours";
     // "1/2" is two words, and its 2 may be the only one that is tagged.
-    if is_half || said == ["1", "2"] || said == ["2"] && is_said {
+    if is_half || said == ["1", "2"] || said == ["2"] && before.last() == Some(&"1") && is_said {
         let smaller = match named {
             Some("hours") => "minutes",
             Some("minutes") => "seconds",
@@ -210,7 +246,11 @@ fn duration(
     (format!("{prefix}{unit}"), values::value(unit, said, &said.join(" "), words))
 }
 
-fn unit(word: &str) -> Option<&'static str> {
+/// How alike a word must be to one for a unit.
+const UNIT_LIKE_MIN: f32 = 0.7;
+
+/// The unit that a word is for. Right after a number, a misspelt one is expected.
+fn unit(word: &str, is_expected: bool) -> Option<&'static str> {
     const UNITS: [(&str, &str); 9] = [
         ("hour", "hours"),
         ("hours", "hours"),
@@ -222,10 +262,8 @@ fn unit(word: &str) -> Option<&'static str> {
         ("seconds", "seconds"),
         ("sec", "seconds"),
     ];
-    let exact = UNITS.iter().find(|(name, _)| *name == word);
-    let near = || {
-        let is_near = |name: &str| name.len() > 4 && strsim::osa_distance(name, word) <= 2;
-        UNITS.iter().find(|(name, _)| word.len() > 3 && is_near(name))
-    };
-    exact.or_else(near).map(|(_, unit)| *unit)
+    let exact = UNITS.iter().find(|(name, _)| *name == word).map(|(_, unit)| *unit);
+    let is_long = word.len() >= UNIT_CHARS_MIN;
+    let near = || nearest(word, UNITS.iter().copied(), UNIT_LIKE_MIN).map(|(_, unit)| unit);
+    exact.or_else(|| if is_expected || is_long { near() } else { None })
 }

@@ -5,6 +5,7 @@
 use serde_json::{Number, Value};
 
 use super::number;
+use super::spelling::{nearest, similarity};
 
 /// Slots that hold a share of 0 to 100.
 pub const PERCENT: [&str; 4] = ["brightness", "position", "percentage", "volume_level"];
@@ -135,8 +136,31 @@ const DOWN: [&str; 12] = [
     "down", "lower", "decrease", "reduce", "quieter", "quiet", "softer", "lessen", "less", "drop",
     "loud", "noisy",
 ];
-/// A shorter word is not taken for a misspelt one of those.
-const MISSPELT_CHARS_MIN: usize = 5;
+/// And up: what is near both is not down.
+const UP: [&str; 6] = ["raise", "increase", "louder", "higher", "more", "boost"];
+/// States that are as they are said; none of them is another one misspelt.
+const OTHER_STATES: [&str; 14] = [
+    "cleaning",
+    "charging",
+    "running",
+    "playing",
+    "paused",
+    "heating",
+    "cooling",
+    "mowing",
+    "docked",
+    "returning",
+    "home",
+    "away",
+    "wet",
+    "hot",
+];
+/// How alike a word that was tagged with a slot must be to a word for a value of it.
+const LIKE_MIN: f32 = 0.65;
+/// And a word that was not tagged.
+const UNTAGGED_LIKE_MIN: f32 = 0.8;
+/// A shorter word is not taken for a misspelt one of [`DOWN`].
+const DIRECTION_CHARS_MIN: usize = 4;
 
 /// What the slot `slot` holds if `words` were said for it, in lower case, as `text` of the
 /// sentence `sentence`.
@@ -157,6 +181,7 @@ pub fn value(slot: &str, words: &[&str], text: &str, sentence: &[&str]) -> Value
         "temperature" => temperature(words).unwrap_or_else(said),
         "volume_step" => volume_step(words, sentence),
         "color" => Value::String(color(words)),
+        "state" if words.iter().any(|word| OTHER_STATES.contains(word)) => said(),
         "state" => lookup(&STATES, words).unwrap_or_else(said),
         "media_class" => lookup(&MEDIA_CLASSES, words).unwrap_or_else(said),
         _ => Value::String(text.to_owned()),
@@ -177,14 +202,13 @@ pub fn found_in(slot: &str, words: &[&str]) -> Option<Value> {
 }
 
 fn percent(words: &[&str]) -> Option<Value> {
-    let level = |word: &&str| LEVELS.iter().find(|(name, _)| name == word).map(|(_, level)| *level);
     let is_fraction = words.iter().any(|word| matches!(*word, "half" | "quarter" | "quarters"));
     match number::parse(words) {
         // "a quarter", "three quarters".
         Some(share) if is_fraction && share < 1.0 => Some(number_value(share * 100.0)),
         // "one hundred percent" is 100, and "a hundred" too.
         Some(number) if (0.0..=100.0).contains(&number) => Some(number_value(number)),
-        _ => words.iter().find_map(level).map(Value::from),
+        _ => entry(&LEVELS, words).map(Value::from),
     }
 }
 
@@ -192,16 +216,31 @@ fn temperature(words: &[&str]) -> Option<Value> {
     number::parse(words).map(number_value).or_else(|| kelvin(words))
 }
 
-/// The colour of light that `words` name, in kelvin.
+/// The colour of light that `words` name at their end, in kelvin.
 pub fn kelvin(words: &[&str]) -> Option<Value> {
-    KELVIN.iter().find(|(name, _)| *name == words).map(|(_, kelvin)| Value::from(*kelvin))
+    KELVIN.iter().find(|(name, _)| words.ends_with(name)).map(|(_, kelvin)| Value::from(*kelvin))
+}
+
+/// The same of misspelt words that are no level of brightness.
+pub fn near_kelvin(words: &[&str]) -> Option<Value> {
+    // Word by word: "warm white" and "cold white" are half the same.
+    let likeness = |name: &[&str]| {
+        let likes = name.iter().zip(words).map(|(name, word)| similarity(name, word, LIKE_MIN));
+        if name.len() == words.len() { likes.fold(1.0, f32::min) } else { 0.0 }
+    };
+    if words.iter().any(|word| LEVELS.iter().any(|(name, _)| name == word)) {
+        return None;
+    }
+    let near = KELVIN.iter().map(|(name, kelvin)| (likeness(name), *kelvin));
+    let near = near.filter(|(like, _)| *like > 0.0).max_by(|a, b| a.0.total_cmp(&b.0));
+    near.map(|(_, kelvin)| Value::from(kelvin))
 }
 
 fn volume_step(words: &[&str], sentence: &[&str]) -> Value {
     let is_near = |word: &str| {
-        let near =
-            |name: &&str| name.len() >= MISSPELT_CHARS_MIN && strsim::osa_distance(name, word) == 1;
-        DOWN.iter().any(near)
+        let known = DOWN.iter().map(|name| (*name, true)).chain(UP.map(|name| (name, false)));
+        let near = || nearest(word, known, UNTAGGED_LIKE_MIN);
+        word.len() >= DIRECTION_CHARS_MIN && near().is_some_and(|(_, is_down)| is_down)
     };
     let is_down = sentence.iter().any(|word| DOWN.contains(word) || is_near(word));
     let has_number = words.iter().any(|word| number::is_number(word));
@@ -213,26 +252,33 @@ fn volume_step(words: &[&str], sentence: &[&str]) -> Value {
 
 /// The name of a colour that was meant; `dark blue` stays as it is.
 fn color(words: &[&str]) -> String {
-    let spelt: Vec<&str> = words
-        .iter()
-        .map(|word| {
-            let is_near = |name: &&&str| {
-                name.len() >= 4 && word.len() >= 4 && strsim::osa_distance(name, word) == 1
-            };
-            let is_known = COLORS.contains(word);
-            if is_known { *word } else { COLORS.iter().find(is_near).copied().unwrap_or(*word) }
-        })
-        .collect();
-    spelt.join(" ")
+    let mut named = Vec::with_capacity(words.len());
+    for &word in words {
+        let near = || nearest(word, COLORS.iter().map(|name| (*name, *name)), LIKE_MIN);
+        let near = if is_color(word) { None } else { near() };
+        named.push(near.map_or(word, |(_, name)| name));
+    }
+    named.join(" ")
+}
+
+pub fn is_color(word: &str) -> bool {
+    COLORS.contains(&word)
 }
 
 fn lookup(table: &[(&str, &str)], words: &[&str]) -> Option<Value> {
-    let singular = |word: &str| word.strip_suffix('s').map(str::to_owned);
+    entry(table, words).map(Value::from)
+}
+
+/// What a table has for the first of `words` that is in it, in the singular or the plural, or else
+/// for the one that is most like one of its words.
+fn entry<T: Copy>(table: &[(&str, T)], words: &[&str]) -> Option<T> {
     let named = |word: &str| table.iter().find(|(name, _)| *name == word).map(|(_, value)| *value);
-    let found = words
-        .iter()
-        .find_map(|word| named(word).or_else(|| singular(word).and_then(|word| named(&word))));
-    found.map(Value::from)
+    let exact = |word: &&str| named(word).or_else(|| named(word.strip_suffix('s')?));
+    let near = || {
+        let near = words.iter().filter_map(|word| nearest(word, table.iter().copied(), LIKE_MIN));
+        near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, value)| value)
+    };
+    words.iter().find_map(exact).or_else(near)
 }
 
 /// A whole number where it is one.

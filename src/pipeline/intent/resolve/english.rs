@@ -3,6 +3,8 @@
 //! Nouns, verbs and particles, not sentences. A home that is spoken to in another language is
 //! found by its own names alone.
 
+use super::super::spelling::nearest;
+
 /// What a common noun stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
@@ -17,6 +19,7 @@ const fn kind(domains: &'static [&'static str], device_class: &'static str) -> K
 
 const COVER: &[&str] = &["cover"];
 const OPENING: &[&str] = &["cover", "binary_sensor", "lock"];
+const GARAGE_DOOR: &[&str] = &["cover", "binary_sensor"];
 const PERSON: &[&str] = &["person"];
 const SENSOR: &[&str] = &["sensor"];
 const BINARY: &[&str] = &["binary_sensor"];
@@ -42,7 +45,7 @@ const NOUNS: [(&str, Kind); 81] = [
     ("shutter", kind(COVER, "shutter")),
     ("awning", kind(COVER, "awning")),
     ("cover", kind(COVER, "")),
-    ("garage door", kind(OPENING, "garage")),
+    ("garage door", kind(GARAGE_DOOR, "garage")),
     ("gate", kind(OPENING, "gate")),
     ("window", kind(OPENING, "window")),
     ("door", kind(OPENING, "door")),
@@ -116,8 +119,19 @@ pub fn noun(phrase: &str) -> Option<Kind> {
     NOUNS.iter().find(|(name, _)| *name == phrase || *name == singular).map(|(_, kind)| *kind)
 }
 
-/// Words for one thing. The number is how alike they are.
-const SYNONYMS: [(&[&str], f32); 15] = [
+/// What the noun that is nearest to a word stands for, and how near it is, among the nouns that
+/// `may_be` it.
+pub fn noun_near(word: &str, min: f32, may_be: impl Fn(&str) -> bool) -> Option<(f32, Kind)> {
+    let singular = word.strip_suffix('s').unwrap_or(word);
+    let near =
+        |word: &str| nearest(word, NOUNS.iter().copied().filter(|(name, _)| may_be(name)), min);
+    let whole = near(word);
+    let singular = if singular == word { None } else { near(singular) };
+    if singular.map(|(like, _)| like) > whole.map(|(like, _)| like) { singular } else { whole }
+}
+
+/// Words for one thing, each word once. The number is how alike they are.
+const SYNONYMS: [(&[&str], f32); 16] = [
     (&["tv", "television", "telly"], 0.95),
     (&["light", "lamp", "bulb", "lighting"], 0.7),
     (&["curtain", "drape", "blind", "shade", "shutter"], 0.65),
@@ -133,16 +147,21 @@ const SYNONYMS: [(&[&str], f32); 15] = [
     (&["dad", "father"], 0.9),
     (&["tap", "faucet", "valve"], 0.7),
     (&["speaker", "stereo", "soundbar"], 0.65),
+    (&["todo", "task", "chore"], 0.8),
 ];
 
-/// How alike two words are in meaning.
-pub fn synonymy(a: &str, b: &str) -> f32 {
-    let both = |words: &[&str]| words.contains(&a) && words.contains(&b);
-    SYNONYMS.iter().find(|(words, _)| both(words)).map_or(0.0, |(_, similarity)| *similarity)
+/// Which of the sets of synonyms a word is in.
+pub fn synonyms(word: &str) -> Option<usize> {
+    SYNONYMS.iter().position(|(words, _)| words.contains(&word))
+}
+
+/// How alike in meaning the words of a set of synonyms are.
+pub fn synonymy(set: usize) -> f32 {
+    SYNONYMS.get(set).map_or(0.0, |(_, similarity)| *similarity)
 }
 
 /// Words that name nothing by themselves.
-const STOP_WORDS: [&str; 93] = [
+const STOP_WORDS: [&str; 95] = [
     "a", "an", "the", "my", "our", "your", "his", "her", "their", "this", "that", "these", "those",
     "it", "its", "i", "me", "we", "us", "you", "he", "she", "they", "them", "in", "on", "off",
     "at", "of", "to", "from", "for", "by", "with", "and", "or", "not", "no", "is", "are", "was",
@@ -150,7 +169,7 @@ const STOP_WORDS: [&str; 93] = [
     "should", "may", "please", "hey", "ok", "okay", "thanks", "thank", "now", "there", "here",
     "what", "which", "who", "where", "when", "how", "why", "much", "many", "any", "some", "want",
     "need", "like", "let", "just", "turn", "switch", "set", "make", "put", "get", "go", "give",
-    "tell", "s", "t", "up", "down",
+    "tell", "s", "t", "up", "down", "if", "whether",
 ];
 
 pub fn is_stop_word(word: &str) -> bool {
@@ -161,6 +180,16 @@ pub fn is_stop_word(word: &str) -> bool {
 pub fn is_all(word: &str) -> bool {
     let words = ["all", "every", "each", "both", "entire", "whole", "any", "some", "which", "many"];
     words.contains(&word) || is_everything(word)
+}
+
+/// Words for a place that do not say which.
+pub fn is_room(word: &str) -> bool {
+    ["room", "floor", "area"].contains(&word)
+}
+
+/// Words for all that there is, as a place.
+pub fn is_home(word: &str) -> bool {
+    ["home", "house", "apartment", "everywhere"].contains(&word)
 }
 
 /// Words for every device, whatever it is.

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::english::{self, Kind, Objects};
-use super::index::{Index, Of, Thing};
+use super::index::{Entry, Index, Of, Thing};
+use super::mention::KNOWN_MIN;
 use super::score::{WORDS_MAX, Words, fit};
 use super::{GROUP_SCORE_MIN, MENTION_PART, Query};
 use crate::pipeline::intent::slots::Role;
@@ -24,8 +25,13 @@ impl Places {
     /// Finds them: among the words that are tagged so, or else among all.
     pub fn new(index: &Index, query: &Query<'_>) -> Self {
         let tagged = query.spoken.with(|_, role| role == Role::Place);
-        let found = Self::among(index, query, tagged, TAGGED_MIN);
+        let mut found = Self::among(index, query, tagged, TAGGED_MIN);
         if !found.found.is_empty() {
+            // A word beside a name that was found, and that no name has, is a part of it misheard.
+            let unknown = query.spoken.with(|at, _| query.likeness.best(at).0 < KNOWN_MIN);
+            for (_, words) in &mut found.found {
+                *words = words.or(query.spoken.place_of(*words).and(unknown));
+            }
             return found;
         }
         let words = query.mention.words.without(query.spoken.compounds);
@@ -36,19 +42,22 @@ impl Places {
         let mut places = Self::default();
         let mut left = words;
         while places.found.len() < PLACES_MAX && !left.is_empty() {
-            let mut best: Option<(Of, Words, f32)> = None;
+            let mut best: Option<(&Entry, Words, f32)> = None;
             for entry in index.entries.iter().filter(|entry| !matches!(entry.of, Of::Thing(_))) {
                 let fit = fit(index, entry, query.likeness, left);
                 // Of two names that were said whole, the longer: "guest bedroom", not "bedroom".
                 let score = fit.coverage + 0.1 * count(fit.words);
                 let is_better = best.as_ref().is_none_or(|(.., best)| score > *best);
                 if fit.coverage >= coverage_min && is_better {
-                    best = Some((entry.of, fit.words, score));
+                    best = Some((entry, fit.words, score));
                 }
             }
-            let Some((of, words, _)) = best.filter(|(_, words, _)| !words.is_empty()) else {
+            let Some((entry, words, _)) = best.filter(|(_, words, _)| !words.is_empty()) else {
                 break;
             };
+            // What else names it, though it is tagged as something else.
+            let words = words.or(fit(index, entry, query.likeness, query.mention.words).words);
+            let of = entry.of;
             left = left.without(words);
             if !places.found.iter().any(|(other, _)| *other == of) {
                 places.found.push((of, words));
@@ -107,6 +116,7 @@ pub struct Head {
     words: Words,
     /// The word for the kind, if it is a plural.
     pub plural: Option<usize>,
+    is_tagged: bool,
     is_everything: bool,
     is_all: bool,
 }
@@ -125,6 +135,7 @@ impl Head {
         let kinds = spoken.with(|at, role| role == Role::Kind && noun(at).is_some());
         let last = mention.named.iter().filter(|&at| noun(at).is_some()).last();
         let other = mention.words.iter().find(|&at| noun(at).is_some());
+        let is_tagged = !kinds.is_empty();
         let head = kinds.iter().last().or(last).or(other);
         let kind = head.and_then(noun);
         let mut words = Words::default();
@@ -133,7 +144,12 @@ impl Head {
         }
         let plural = |at: usize| spoken.tokens.get(at).is_some_and(super::token::Token::is_plural);
         let plural = head.filter(|&at| plural(at));
-        Self { kind, words, plural, is_everything, is_all }
+        Self { kind, words, plural, is_tagged, is_everything, is_all }
+    }
+
+    /// Whether the model tagged it, or the sentence does without.
+    pub fn is_said(&self) -> bool {
+        self.is_tagged || self.kind.is_none()
     }
 }
 
@@ -177,8 +193,12 @@ pub fn group(
     things.retain(|at| suits(at) >= best);
     if things.is_empty() {
         // There is none here; that they were meant is still to be said.
-        head.kind?;
-        best = NONE_THERE;
+        let is_switched = query.act.suits("light") >= NONE_THERE;
+        best = match head.kind {
+            Some(_) => NONE_THERE,
+            None if is_switched => 0.0,
+            None => return None,
+        };
     }
     let place_words = places.words();
     let like = |at: usize| f32::from(u8::from(place_words.has(at) || head.words.has(at)));

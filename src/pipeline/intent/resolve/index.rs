@@ -148,7 +148,7 @@ impl Index {
         }
         let weigh = |(token, uses): (&Token, &usize)| {
             let rarity = 1.0 / (1.0 + (*uses).max(1) as f32).log2();
-            let is_noun = english::noun(&token.text).is_some();
+            let is_noun = english::noun(&token.text).is_some() || english::is_room(&token.text);
             if is_noun { NOUN_WEIGHT * rarity } else { rarity }
         };
         self.weights = self.tokens.iter().zip(&uses).map(weigh).collect();

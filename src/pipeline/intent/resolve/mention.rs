@@ -57,6 +57,7 @@ impl<'a> Spoken<'a> {
             spoken.take_span(span, &words, &reading.intent);
         }
         spoken.find_nouns(&words);
+        spoken.find_near_nouns(&words);
         spoken
     }
 
@@ -86,10 +87,18 @@ impl<'a> Spoken<'a> {
         }
     }
 
-    /// Tagged places, as they were said, each with its slot.
+    /// Tagged places, as they were said, each with its slot; "the house" is all of them.
     pub fn places(&self) -> Vec<(&str, &'a str)> {
         let text = |words: &Words| self.text(*words).unwrap_or_default();
-        self.places.iter().map(|(slot, words)| (slot.as_str(), text(words))).collect()
+        let is_part = |words: &Words| words.iter().any(|at| !english::is_home(self.word(at)));
+        let places = self.places.iter().filter(|(_, words)| is_part(words));
+        places.map(|(slot, words)| (slot.as_str(), text(words))).collect()
+    }
+
+    /// The words that were tagged as one place together with any of `words`.
+    pub fn place_of(&self, words: Words) -> Words {
+        let spans = self.places.iter().filter(|(_, place)| !place.and(words).is_empty());
+        spans.fold(words, |all, (_, place)| all.or(*place))
     }
 
     /// From the first of `words` to the last, as it was written.
@@ -113,6 +122,48 @@ impl<'a> Spoken<'a> {
         }
         if !name.is_empty() {
             self.names.push(name);
+        }
+    }
+
+    /// Finds misspelt nouns. Words that were tagged as a kind and are none, however misspelt, were
+    /// tagged by mistake.
+    fn find_near_nouns(&mut self, words: &[&str]) {
+        for at in 0..self.roles.len() {
+            let [word, next] = [at, at + 1].map(|at| words.get(at).copied().unwrap_or_default());
+            let is_kind = |at: usize| self.roles.get(at) == Some(&Role::Kind);
+            let may_be = match self.roles.get(at) {
+                Some(Role::Name | Role::Kind) => true,
+                Some(Role::Free) => !english::is_stop_word(word),
+                _ => false,
+            };
+            if !may_be || self.nouns.get(at).is_some_and(Option::is_some) {
+                continue;
+            }
+            let alone = if is_kind(at) {
+                english::noun_near(word, KIND_MIN, |_| true)
+            } else if word.len() >= UNTAGGED_KIND_CHARS_MIN {
+                english::noun_near(word, UNTAGGED_KIND_MIN, |noun| noun.get(..1) == word.get(..1))
+            } else {
+                None
+            };
+            let pair = (is_kind(at) && is_kind(at + 1)).then(|| format!("{word} {next}"));
+            let pair = pair.and_then(|pair| english::noun_near(&pair, KIND_PAIR_MIN, |_| true));
+            let is_pair = pair.map(|(like, _)| like) > alone.map(|(like, _)| like);
+            let kind = if is_pair { pair } else { alone }.map(|(_, kind)| kind);
+            if is_kind(at)
+                && kind.is_none()
+                && let Some(role) = self.roles.get_mut(at)
+            {
+                *role = Role::Free;
+            }
+            if let Some(noun) = self.nouns.get_mut(at) {
+                *noun = kind;
+            }
+            if is_pair && let Some(noun) = self.nouns.get_mut(at + 1) {
+                *noun = kind;
+                self.compounds.insert(at);
+                self.compounds.insert(at + 1);
+            }
         }
     }
 
@@ -212,6 +263,14 @@ fn is_determiner(word: &str) -> bool {
         || english::is_all(word)
 }
 
+/// How alike a word that was tagged as a kind must be to one.
+const KIND_MIN: f32 = 0.65;
+/// And two words.
+const KIND_PAIR_MIN: f32 = 0.75;
+/// And one that was not.
+const UNTAGGED_KIND_MIN: f32 = 0.82;
+const UNTAGGED_KIND_CHARS_MIN: usize = 4;
+
 /// A thing that is spoken of.
 #[derive(Debug, Clone, Copy)]
 pub struct Mention {
@@ -222,7 +281,7 @@ pub struct Mention {
 }
 
 /// A word that is less like any of the home's is one that the home does not know.
-const KNOWN_MIN: f32 = 0.7;
+pub const KNOWN_MIN: f32 = 0.7;
 /// An untagged word must be nearly one of the home's to count.
 const FREE_MIN: f32 = 0.84;
 /// How much an unknown noun for a kind of devices says, beside a name's other words.
@@ -233,10 +292,11 @@ impl Mention {
     pub fn weights(&self, spoken: &Spoken<'_>, likeness: &Likeness) -> [f32; WORDS_MAX] {
         let mut weights = [0.0; WORDS_MAX];
         for at in self.words.iter() {
-            if english::is_all(spoken.word(at)) {
+            let role = spoken.role(at);
+            let is_home = || english::is_home(spoken.word(at)) && role != Role::Name;
+            if english::is_all(spoken.word(at)) || is_home() {
                 continue;
             }
-            let role = spoken.role(at);
             let (like, says) = likeness.best(at);
             let is_noun = spoken.nouns.get(at).is_some_and(Option::is_some);
             let known = match role {

@@ -51,8 +51,10 @@ const TIE: f32 = 0.01;
 const ELSEWHERE: f32 = 0.6;
 /// A group that fits worse was not meant: what was said of it is not known here.
 const GROUP_SCORE_MIN: f32 = 0.7;
-/// Of a device that moves about, whose place is where it is to work.
-const MOBILE_ELSEWHERE: f32 = 0.95;
+/// Of a device that may be: it has no area, or moves about and is to work there.
+const PERHAPS_HERE: f32 = 0.95;
+/// How much of the words for a place is accounted for by a device that has no area.
+const UNPLACED: f32 = 0.7;
 /// Of one device, where several were spoken of.
 const SINGULAR_FOR_PLURAL: f32 = 0.95;
 /// How much of what was said fits counts this much; the rest is how much of the name was said.
@@ -111,9 +113,13 @@ impl Resolver {
         let objects = english::objects(&reading.intent);
         let mut resolved = Resolved { slots: slots(sentence, reading), ..Resolved::default() };
         let mut all = Found::default();
-        for mention in spoken.mentions() {
-            let query = Query { mention, spoken: &spoken, likeness: &likeness, objects, act };
-            let found = self.find(&query);
+        let mentions = spoken.mentions().into_iter().map(|mention| {
+            self.find(&Query { mention, spoken: &spoken, likeness: &likeness, objects, act })
+        });
+        let mut mentions: Vec<Found> = mentions.collect();
+        // Of two names, the one that the home knows.
+        mentions.sort_by_key(|found| found.things.is_empty());
+        for found in mentions {
             all.things.extend(found.things);
             all.places.extend(found.places);
             for (slot, value) in found.slots {
@@ -163,6 +169,7 @@ impl Resolver {
         let device = self.device(query, &places, &head, &weights);
         let device_score = device.as_ref().map_or(0.0, |device| device.score);
         let group = group(&self.index, query, &places, &head, &weights);
+        let kind = group.as_ref().filter(|_| head.is_said()).map(|group| group.slots.clone());
         let group = group.filter(|group| group.score > device_score.max(group.score_min) + TIE);
         let device = device.filter(|device| device.score >= SCORE_MIN);
         if let Some(group) = group {
@@ -182,6 +189,8 @@ impl Resolver {
             }
         } else if let Some(name) = query.mention.text(query.spoken) {
             found.slots.insert("name".to_owned(), Value::from(name));
+        } else {
+            found.slots = kind.unwrap_or_default();
         }
         found
     }
@@ -207,9 +216,14 @@ impl Resolver {
                 continue;
             }
             let is_here = self.index.is_in(thing.area, &in_places);
+            // What has no area may be anywhere.
+            let here = match thing.area {
+                None => UNPLACED,
+                Some(_) => f32::from(u8::from(is_here)),
+            };
             let like = |word: usize| {
                 let by_name = fit.likes.get(word).copied().unwrap_or(0.0);
-                let by_place = f32::from(u8::from(is_here && place_words.has(word)));
+                let by_place = if place_words.has(word) { here } else { 0.0 };
                 let by_noun = query.spoken.noun_likes(word, &thing.domain, &thing.device_class);
                 by_name.max(by_place).max(by_noun)
             };
@@ -217,8 +231,8 @@ impl Resolver {
             let mut score = MENTION_PART * explained + (1.0 - MENTION_PART) * fit.coverage;
             // Not where the sentence says, unless what it says is part of the name.
             if !is_here && !place_words.without(fit.words).is_empty() {
-                score *=
-                    if english::is_mobile(&thing.domain) { MOBILE_ELSEWHERE } else { ELSEWHERE };
+                let may_be_here = thing.area.is_none() || english::is_mobile(&thing.domain);
+                score *= if may_be_here { PERHAPS_HERE } else { ELSEWHERE };
             }
             // "the lights" are not the one called light.
             let is_other_number = |word| fit.likes.get(word).is_some_and(|&like| like < 1.0);

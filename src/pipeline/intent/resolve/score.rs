@@ -73,7 +73,7 @@ impl Likeness {
                 continue;
             }
             let from = single.len();
-            single.extend(index.tokens.iter().map(|token| similarity(word, token)));
+            single.extend(index.tokens.iter().map(|token| similarity(word, token, LIKE_MIN)));
             let likes = single.iter().skip(from).zip(&index.weights);
             let most = likes.fold(
                 (0.0, 0.0),
@@ -85,10 +85,8 @@ impl Likeness {
             match words.get(at + 1).filter(|_| relevant.has(at + 1)) {
                 Some(next) => {
                     let pair = Token::joined(word, next);
-                    joined.extend(index.tokens.iter().map(|token| {
-                        let like = similarity(&pair, token);
-                        if like >= JOINED_MIN { like } else { 0.0 }
-                    }));
+                    let like = |token| similarity(&pair, token, JOINED_MIN);
+                    joined.extend(index.tokens.iter().map(like));
                 }
                 None => joined.resize(joined.len() + tokens, 0.0),
             }
