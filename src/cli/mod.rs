@@ -51,12 +51,7 @@ enum Command {
     Bundle(bundle::Bundle),
     Bench(bench::Bench),
     Demo(demo::Demo),
-    /// Says what sentences want done in your home: one a line in, one answer a line out.
-    #[command(after_help = "Example:\n  echo 'turn on the kitchen light' | \\\n    \
-        moed resolve --home home.toml models/intent\n\n\
-        A line is a sentence, or a JSON object with the field `text`. An answer is a JSON object:\n\
-        intent, confidence, slots, entities, areas, text; or error, if there is none.")]
-    Resolve(resolve::Arguments),
+    Resolve(resolve::Resolve),
     Completions(shell::Completions),
     Man(shell::Man),
 }
@@ -85,10 +80,7 @@ pub fn run() -> ExitCode {
         Command::Bundle(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Demo(command) => command.run(),
-        Command::Resolve(arguments) => {
-            let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
-            resolve::run(&arguments, &mut input, &mut output)
-        }
+        Command::Resolve(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
     };
@@ -102,14 +94,19 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Writes to standard output. Somebody who has read enough, `head` say, is no failure.
+/// Writes to standard output.
 fn print(text: &str) -> Result<(), Failure> {
+    print_on(text).map(|_| ())
+}
+
+/// Writes to standard output, and says whether anybody reads on. Somebody who has read enough,
+/// `head` say, is no failure.
+fn print_on(text: &str) -> Result<bool, Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(format!("standard output: can't be written: {error}"))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(format!("standard output: can't be written: {error}")),
     }
 }
 

@@ -1,11 +1,12 @@
 //! `moed resolve`: sentences in, what their speakers want done out, without a daemon.
 
-use std::io::{BufRead, Read as _, Write};
+use std::io::{BufRead, Read as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::{Failure, failure, print_on};
 use crate::bundle::{Bundle, Limits};
 use crate::config::home;
 use crate::engine::tract::load;
@@ -17,8 +18,13 @@ use crate::tensor::{Data, Tensor};
 /// Bytes of a line of input.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 
+/// Says what sentences want done in your home: one a line in, one answer a line out.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+#[command(after_help = "Example:\n  echo 'turn on the kitchen light' | \\\n    \
+    moed resolve --home home.toml models/intent\n\n\
+    A line is a sentence, or a JSON object with the field `text`. An answer is a JSON object:\n\
+    intent, confidence, slots, entities, areas, text; or error, if there is none.")]
+pub struct Resolve {
     /// The names of your home: a TOML file, or Home Assistant's folder `.storage`.
     #[arg(long, value_name = "FILE")]
     home: Option<PathBuf>,
@@ -38,48 +44,57 @@ struct Line {
     text: String,
 }
 
-/// Answers each line of `input` with a line of `output`.
-pub fn run(
-    arguments: &Arguments,
-    input: &mut dyn BufRead,
-    output: &mut dyn Write,
-) -> Result<(), String> {
-    let path = &arguments.bundle;
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let bundle = Bundle::open(path, &Limits::default()).map_err(|error| named(&error))?;
-    bundle.verify().map_err(|error| named(&error))?;
-    if !matches!(bundle.manifest().task, Task::Intent(_)) {
-        return Err(named(&"its task is not `intent`; name a bundle of that task"));
-    }
-    let home =
-        arguments.home.as_deref().map(home::read).transpose().map_err(|error| error.to_string())?;
-    let model = load(bundle.dir(), &bundle.manifest().model, &LoadOptions::default())
-        .map_err(|error| named(&error))?;
-    let pipeline = bundle.pipeline(&model, home.map(Arc::new)).map_err(|error| named(&error))?;
-    let mut session = model.session().map_err(|error| named(&error))?;
-    let failed = |error: std::io::Error| format!("standard input or output: {error}");
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = input.take(LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(failed)?;
-        if read == 0 {
-            return output.flush().map_err(failed);
+impl Resolve {
+    /// Answers each line of standard input with a line of standard output.
+    pub fn run(self) -> Result<(), Failure> {
+        let path = &self.bundle;
+        let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let bundle = Bundle::open(path, &Limits::default()).map_err(|error| named(&error))?;
+        bundle.verify().map_err(|error| named(&error))?;
+        if !matches!(bundle.manifest().task, Task::Intent(_)) {
+            return Err(named(&"its task is not `intent`; name a bundle of that task"));
         }
-        let answer = answer(&line, &pipeline, session.as_mut(), arguments);
-        let answer =
-            answer.unwrap_or_else(|error| serde_json::json!({ "error": error }).to_string());
-        writeln!(output, "{answer}").map_err(failed)?;
-        // Whoever asks line by line waits for each answer.
-        output.flush().map_err(failed)?;
+        let home = self.home.as_deref().map(home::read).transpose().map_err(failure)?;
+        let model = load(bundle.dir(), &bundle.manifest().model, &LoadOptions::default())
+            .map_err(|error| named(&error))?;
+        let pipeline = bundle.pipeline(&model, home.map(Arc::new));
+        let pipeline = pipeline.map_err(|error| named(&error))?;
+        let mut session = model.session().map_err(|error| named(&error))?;
+        let mut input = std::io::stdin().lock();
+        let mut line = Vec::new();
+        while read_line(&mut input, &mut line)? {
+            let answer = answer(&line, &pipeline, session.as_mut(), &self);
+            let answer =
+                answer.unwrap_or_else(|error| serde_json::json!({ "error": error }).to_string());
+            // Whoever asks line by line waits for each answer.
+            if !print_on(&format!("{answer}\n"))? {
+                break;
+            }
+        }
+        Ok(())
     }
+}
+
+/// Reads a line, without what of it is too long; whether there was one.
+fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> Result<bool, Failure> {
+    let failed = |error: std::io::Error| format!("standard input: can't be read: {error}");
+    line.clear();
+    input.take(LINE_BYTES_MAX + 1).read_until(b'\n', line).map_err(failed)?;
+    if line.len() as u64 > LINE_BYTES_MAX && line.last() != Some(&b'\n') {
+        input.skip_until(b'\n').map_err(failed)?;
+    }
+    Ok(!line.is_empty())
 }
 
 fn answer(
     line: &[u8],
     pipeline: &Pipeline,
     session: &mut dyn Session,
-    arguments: &Arguments,
-) -> Result<String, String> {
+    arguments: &Resolve,
+) -> Result<String, Failure> {
+    if line.len() as u64 > LINE_BYTES_MAX {
+        return Err(format!("line: more than {LINE_BYTES_MAX} bytes; send a sentence a line"));
+    }
     let line = std::str::from_utf8(line).map_err(|_| "line: not UTF-8; send UTF-8".to_owned())?;
     let text = if line.trim_start().starts_with('{') {
         let line: Line = serde_json::from_str(line).map_err(|error| format!("line: {error}"))?;
@@ -88,15 +103,15 @@ fn answer(
         line.trim_end_matches(['\n', '\r']).to_owned()
     };
     let tensor = Tensor::new(&[1], Data::Bytes(vec![text.into_bytes()]));
-    let tensor = tensor.map_err(|error| error.to_string())?;
+    let tensor = tensor.map_err(failure)?;
     let input = NamedTensor { name: "text".to_owned(), tensor };
     let started = std::time::Instant::now();
     let prepared = pipeline.prepare(vec![input], Some(arguments.budget));
-    let prepared = prepared.map_err(|error| error.to_string())?;
+    let prepared = prepared.map_err(failure)?;
     let run = session.run(&prepared.inputs, RunOptions::default());
-    let run = run.map_err(|error| error.to_string())?;
+    let run = run.map_err(failure)?;
     let outputs = pipeline.finish(&prepared.kept, run.outputs);
-    let outputs = outputs.map_err(|error| error.to_string())?;
+    let outputs = outputs.map_err(failure)?;
     let elapsed = started.elapsed();
     let mut object = object(&outputs)?;
     if arguments.cost {
@@ -125,8 +140,7 @@ fn object(outputs: &[Output]) -> Result<String, String> {
         let value = match (output.content, output.tensor.data()) {
             (Content::Json, Data::Bytes(texts)) => {
                 let text = texts.first().map(Vec::as_slice).unwrap_or_default();
-                let json: &RawValue =
-                    serde_json::from_slice(text).map_err(|error| error.to_string())?;
+                let json: &RawValue = serde_json::from_slice(text).map_err(failure)?;
                 json.get().to_owned()
             }
             (Content::Plain, Data::Bytes(texts)) => {

@@ -51,7 +51,9 @@ unsafe extern "C" fn give_back(
     _size: libc::size_t,
     _data: *mut libc::c_void,
 ) -> libc::c_int {
-    let page_bytes = rustix::param::page_size();
+    // SAFETY: it takes a number, and gives one.
+    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let Ok(page_bytes) = usize::try_from(page_bytes) else { return 1 };
     // SAFETY: dl_iterate_phdr(3) passes a valid object with so many headers.
     let (base, headers) = unsafe {
         let object = &*object;

@@ -62,3 +62,15 @@ fn what_can_not_be_used_is_named() {
         assert!(text.contains(wanted), "{text}");
     }
 }
+
+#[test]
+fn a_line_that_is_too_long_is_told_so_and_the_next_is_answered() {
+    let lines = format!("{}\nturn on the light\n", "word ".repeat(20_000));
+    let output = resolve(&["bundles/intent"], lines.as_bytes());
+    let answers = String::from_utf8(output.stdout).expect("UTF-8");
+    let answers = answers.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    let answers = answers.collect::<Vec<serde_json::Value>>();
+    assert_eq!(answers[0]["error"], "line: more than 65536 bytes; send a sentence a line");
+    assert_eq!(answers[1]["text"], "turn on the light");
+    assert_eq!(answers.len(), 2);
+}

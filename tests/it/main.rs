@@ -18,6 +18,7 @@ mod cli_resolve;
 mod codec;
 mod config;
 mod engine;
+mod fourier;
 mod inspect;
 mod intent;
 mod kernels;

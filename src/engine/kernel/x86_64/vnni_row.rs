@@ -19,8 +19,8 @@ const GROUP: usize = 16;
 /// unless weights have 8 bits and the same zero point, and codes of x one digit.
 ///
 /// # Safety
-/// The CPU has these instructions; `panel.check()` was called; chunks are of 32, and there is one row
-/// of x.
+/// The CPU has these instructions; `panel.check()` was called; chunks are of 32, and there is one
+/// row of x.
 #[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
 pub unsafe fn multiply(panel: &mut Panel<'_>) -> usize {
     let Scales::Block { scales, blocks, chunks } = panel.scales else { return 0 };

@@ -131,7 +131,6 @@ unsafe fn pass<const BITS: usize, const DIGITS: usize>(
 /// Adds chunk `c` of `M` columns from `m` on to their sums; chunk 0 begins them.
 #[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
 #[inline]
-#[expect(clippy::too_many_arguments, reason = "one flat call on the hot path")]
 unsafe fn add<const M: usize, const DIGITS: usize>(
     columns: &Columns,
     m: usize,
