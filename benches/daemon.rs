@@ -24,7 +24,10 @@ mod overload;
 mod process;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use allocations::{Counting, allocations_of_operators};
@@ -163,6 +166,37 @@ fn overhead(moed: &Path, models: &Path, rounds: usize) {
     asked_p50 = asked_p50.saturating_sub(alone);
     figure("socket_overhead_p50", us(asked_p50), "us");
     figure("socket_p99", us(percentile(&mut asked, 0.99)), "us");
+    println!(
+        "# what four threads take to wake each other in turn, and to do nothing else: a client,"
+    );
+    println!("# the daemon's input and output, a worker, input and output again, the client");
+    figure("wakeups_p50", us(wakeups(rounds * RUNS)), "us");
+}
+
+/// The least that a request over a socket to a thread of another process costs on this machine,
+/// whose work is done by a second one.
+fn wakeups(rounds: usize) -> Duration {
+    let (mut client, mut server) = UnixStream::pair().expect("a pair of sockets");
+    let (ask, asked) = mpsc::channel::<()>();
+    let (answer, answered) = mpsc::channel::<()>();
+    std::thread::spawn(move || asked.iter().all(|()| answer.send(()).is_ok()));
+    std::thread::spawn(move || {
+        let mut byte = [0];
+        while server.read_exact(&mut byte).is_ok() {
+            ask.send(()).expect("a worker");
+            answered.recv().expect("a worker");
+            server.write_all(&byte).expect("a client");
+        }
+    });
+    let mut times: Vec<Duration> = (0..rounds)
+        .map(|_| {
+            let start = Instant::now();
+            client.write_all(&[0]).expect("a server");
+            client.read_exact(&mut [0]).expect("a server");
+            start.elapsed()
+        })
+        .collect();
+    percentile(&mut times, 0.5)
 }
 
 /// What a client waits that asks again and again.

@@ -1,8 +1,8 @@
 //! Which connections may be there at once: so many in all, of one user, and of one process.
 //!
 //! Where there are too many, the one that has waited longest for its request gives way, first
-//! among those that have sent a part of one. So whoever holds connections without using them
-//! takes nothing from others.
+//! among those that have sent a part of one. One that was answered before may wait longer. So
+//! whoever holds connections without using them takes nothing from others.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 use super::peer::{Peer, User};
 use super::progress::{Phase, Progress};
 use super::settings::HttpLimits;
+
+/// How many times as long as others a connection may wait that was answered before: whoever opens
+/// connections again and again does not drive it out.
+const KNOWN_PATIENCE: u32 = 10;
 
 /// All connections.
 pub(super) struct Table {
@@ -117,16 +121,18 @@ impl Table {
         if slots.taken.iter().filter(|slot| counts(slot)).count() < max {
             return Ok(false);
         }
-        let waited = |slot: &Slot| match slot.progress.phase() {
-            Phase::Head(since) => Some((true, now.saturating_duration_since(since))),
-            Phase::Idle(since) => Some((false, now.saturating_duration_since(since))),
-            Phase::Busy | Phase::Answer { .. } => None,
+        let waited = |slot: &Slot| {
+            let (is_stalled, since, patience) = match slot.progress.phase() {
+                Phase::Head(since) => (true, since, 1),
+                Phase::Idle { since, is_known: false } => (false, since, 1),
+                Phase::Idle { since, is_known: true } => (false, since, KNOWN_PATIENCE),
+                Phase::Busy | Phase::Answer { .. } => return None,
+            };
+            let waited = now.saturating_duration_since(since);
+            (waited >= self.idle_time_min * patience).then_some((is_stalled, waited))
         };
         let candidates = slots.taken.iter().enumerate().filter(|(_, slot)| counts(slot));
-        let longest = candidates
-            .filter_map(|(at, slot)| Some((waited(slot)?, at)))
-            .filter(|((_, waited), _)| *waited >= self.idle_time_min)
-            .max();
+        let longest = candidates.filter_map(|(at, slot)| Some((waited(slot)?, at))).max();
         let Some((_, at)) = longest else { return Err(refused) };
         slots.taken.swap_remove(at).progress.evict();
         Ok(true)

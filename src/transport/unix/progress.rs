@@ -10,7 +10,11 @@ use tokio::sync::Notify;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Between requests.
-    Idle(Instant),
+    Idle {
+        since: Instant,
+        /// It has had an answer before.
+        is_known: bool,
+    },
     /// A part of a request's head has come.
     Head(Instant),
     /// A handler has the request.
@@ -32,7 +36,10 @@ pub(super) struct Progress {
 
 impl Progress {
     pub fn new(now: Instant) -> Self {
-        Self { phase: Mutex::new(Phase::Idle(now)), evicted: Notify::new() }
+        Self {
+            phase: Mutex::new(Phase::Idle { since: now, is_known: false }),
+            evicted: Notify::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Phase> {
@@ -48,7 +55,7 @@ impl Progress {
     pub fn has_read(&self) {
         let mut phase = self.lock();
         match &mut *phase {
-            Phase::Idle(_) => *phase = Phase::Head(Instant::now()),
+            Phase::Idle { .. } => *phase = Phase::Head(Instant::now()),
             Phase::Answer { has_next, .. } => *has_next = true,
             Phase::Head(_) | Phase::Busy => {}
         }
@@ -69,7 +76,8 @@ impl Progress {
         let mut phase = self.lock();
         let Phase::Answer { has_next, .. } = *phase else { return false };
         let now = Instant::now();
-        *phase = if has_next { Phase::Head(now) } else { Phase::Idle(now) };
+        let idle = Phase::Idle { since: now, is_known: true };
+        *phase = if has_next { Phase::Head(now) } else { idle };
         true
     }
 

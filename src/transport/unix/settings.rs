@@ -57,7 +57,7 @@ pub struct HttpLimits {
     /// Between two requests.
     pub idle_time_max: Duration,
     /// A connection that has waited this long for its request gives way to a new one, where there
-    /// are too many.
+    /// are too many; one that was answered before, after ten times as long.
     pub idle_time_min: Duration,
 }
 

@@ -90,7 +90,7 @@ impl<S: Socket> Wire<S> {
     /// is woken when it has.
     fn poll_deadline<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let (since, time, verdict) = match self.progress.phase() {
-            Phase::Idle(since) => (since, self.times.idle, Verdict::IdleTime),
+            Phase::Idle { since, .. } => (since, self.times.idle, Verdict::IdleTime),
             Phase::Head(since) => (since, self.times.header, Verdict::HeaderTime),
             Phase::Answer { since, .. } => (since, self.times.write, Verdict::WriteTime),
             Phase::Busy => return Poll::Pending,
@@ -110,7 +110,7 @@ impl<S: Socket> Wire<S> {
 
     /// If hyper is about to answer a request that no handler has seen, the status that it chose.
     fn own_status(&self, bytes: &[u8]) -> Option<u16> {
-        if !matches!(self.progress.phase(), Phase::Idle(_) | Phase::Head(_)) {
+        if !matches!(self.progress.phase(), Phase::Idle { .. } | Phase::Head(_)) {
             return None;
         }
         let status = bytes.strip_prefix(b"HTTP/1.")?.get(2..5)?;
@@ -125,7 +125,7 @@ impl<S: Socket> AsyncRead for Wire<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let is_between = matches!(self.progress.phase(), Phase::Idle(_) | Phase::Head(_));
+        let is_between = matches!(self.progress.phase(), Phase::Idle { .. } | Phase::Head(_));
         if self.is_half_closed {
             return if is_between { Poll::Ready(Ok(())) } else { self.poll_deadline(cx) };
         }
