@@ -175,11 +175,19 @@ fn overhead(moed: &Path, models: &Path, rounds: usize) {
 
 /// The least that a request over a socket to a thread of another process costs on this machine,
 /// whose work is done by a second one.
-fn wakeups(rounds: usize) -> Duration {
+fn wakeups(rounds: usize, computing: Duration) -> Duration {
     let (mut client, mut server) = UnixStream::pair().expect("a pair of sockets");
     let (ask, asked) = mpsc::channel::<()>();
     let (answer, answered) = mpsc::channel::<()>();
-    std::thread::spawn(move || asked.iter().all(|()| answer.send(()).is_ok()));
+    std::thread::spawn(move || {
+        for () in asked {
+            let start = Instant::now();
+            while start.elapsed() < computing {
+                std::hint::spin_loop();
+            }
+            answer.send(()).expect("a server");
+        }
+    });
     std::thread::spawn(move || {
         let mut byte = [0];
         while server.read_exact(&mut byte).is_ok() {
@@ -196,7 +204,7 @@ fn wakeups(rounds: usize) -> Duration {
             start.elapsed()
         })
         .collect();
-    percentile(&mut times, 0.5)
+    percentile(&mut times, 0.5).saturating_sub(computing)
 }
 
 /// What a client waits that asks again and again.

@@ -33,7 +33,7 @@ pub fn configure_heap() {
     }
 }
 
-/// Gives the program's own code and constants back to the page cache. What is still needed comes
+/// Gives code and constants, the program's and its libraries', back to the page cache. What is still needed comes
 /// back with the first use, without a read as long as memory is not short.
 pub fn give_back_code() {
     #[cfg(target_os = "linux")]
@@ -43,8 +43,7 @@ pub fn give_back_code() {
     }
 }
 
-/// Gives back what is mapped of the file of one object, and asks for no other: the program's own
-/// is the first.
+/// Gives back what is mapped of the file of one object: the program, or a library.
 #[cfg(target_os = "linux")]
 unsafe extern "C" fn give_back(
     object: *mut libc::dl_phdr_info,
@@ -53,7 +52,7 @@ unsafe extern "C" fn give_back(
 ) -> libc::c_int {
     // SAFETY: it takes a number, and gives one.
     let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    let Ok(page_bytes) = usize::try_from(page_bytes) else { return 1 };
+    let Ok(page_bytes) = usize::try_from(page_bytes) else { return 0 };
     // SAFETY: dl_iterate_phdr(3) passes a valid object with so many headers.
     let (base, headers) = unsafe {
         let object = &*object;
@@ -62,16 +61,20 @@ unsafe extern "C" fn give_back(
     for header in headers {
         // Nobody has written to the others, so their pages are the file's.
         if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0 {
-            let Ok(start) = usize::try_from(base + header.p_vaddr) else { continue };
+            let Ok(start) = usize::try_from(base.wrapping_add(header.p_vaddr)) else { continue };
             let Ok(bytes) = usize::try_from(header.p_memsz) else { continue };
-            let end = (start + bytes) & !(page_bytes - 1);
+            let end = start.wrapping_add(bytes) & !(page_bytes - 1);
             let start = start & !(page_bytes - 1);
             // SAFETY: the pages are mapped from a file and unchanged: who reads one that was given
             // back reads the same of the file. If the kernel refuses, they stay.
             unsafe {
-                libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED);
+                libc::madvise(
+                    start as *mut libc::c_void,
+                    end.wrapping_sub(start),
+                    libc::MADV_DONTNEED,
+                );
             }
         }
     }
-    1
+    0
 }

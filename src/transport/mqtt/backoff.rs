@@ -6,7 +6,7 @@ use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
 /// A broker that comes back is found within about as long.
-const LAST: Duration = Duration::from_secs(4);
+const LAST: Duration = Duration::from_secs(2);
 /// After a refusal: it will be refused again until somebody does something.
 const REFUSED: Duration = Duration::from_secs(30);
 /// A connection that held this long was a good one.
