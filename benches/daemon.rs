@@ -167,10 +167,10 @@ fn overhead(moed: &Path, models: &Path, rounds: usize) {
     figure("socket_overhead_p50", us(asked_p50), "us");
     figure("socket_p99", us(percentile(&mut asked, 0.99)), "us");
     println!(
-        "# what four threads take to wake each other in turn, and to do nothing else: a client,"
+        "# what it takes to wake a thread four times, as a request does, beside a computation as"
     );
-    println!("# the daemon's input and output, a worker, input and output again, the client");
-    figure("wakeups_p50", us(wakeups(rounds * RUNS)), "us");
+    println!("# long: client, input and output, worker, input and output, client");
+    figure("wakeups_p50", us(wakeups(rounds * RUNS, alone)), "us");
 }
 
 /// The least that a request over a socket to a thread of another process costs on this machine,
