@@ -33,19 +33,25 @@ pub fn configure_heap() {
     }
 }
 
-/// Gives code and constants, the program's and its libraries', back to the page cache. What is still needed comes
-/// back with the first use, without a read as long as memory is not short.
-pub fn give_back_code() {
+/// Gives back what loading has used: free pieces of the heap; and code and constants, the program's
+/// and its libraries', to the page cache. Of these, what is still needed comes back with the first
+/// use, without a read as long as memory is not short.
+pub fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it changes nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
     #[cfg(target_os = "linux")]
     // SAFETY: the function takes what it is called with, which is valid for the call.
     unsafe {
-        libc::dl_iterate_phdr(Some(give_back), std::ptr::null_mut());
+        libc::dl_iterate_phdr(Some(give_back_object), std::ptr::null_mut());
     }
 }
 
 /// Gives back what is mapped of the file of one object: the program, or a library.
 #[cfg(target_os = "linux")]
-unsafe extern "C" fn give_back(
+unsafe extern "C" fn give_back_object(
     object: *mut libc::dl_phdr_info,
     _size: libc::size_t,
     _data: *mut libc::c_void,

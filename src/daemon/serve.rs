@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::board::Board;
 use super::counters::{BrokerCounts, Connections};
-use super::memory::give_back_code;
+use super::memory::give_back;
 use super::systemd::{Extension, Status, Watchdog, tell, tell_reloading};
 use super::{Daemon, Pretended, StartError};
 use crate::config::{Config, ConfigError};
@@ -110,7 +110,7 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
             _ = &mut is_settled, if !is_ready_said => {
                 is_ready_said = true;
                 serving = serving.or_else(|| held.take().map(tokio::spawn));
-                give_back_code();
+                give_back();
                 status.tell(&summary(&daemon));
                 tell(&[NotifyState::Ready]);
                 let ms = started.elapsed().as_millis();
@@ -121,7 +121,7 @@ async fn run_on_runtime(plan: Plan, reread: &Reread) -> Result<(), ServeError> {
             Some(()) = signals.interrupt.recv() => break,
             () = extension.tick(), if !is_ready_said => status.tell(&summary(&daemon)),
             () = daemon.changed() => {
-                give_back_code();
+                give_back();
                 status.tell(&summary(&daemon));
             }
             () = watchdog.passed(|passed| daemon.probe(passed)) => {
