@@ -11,7 +11,7 @@ use super::few::lanes_sums;
 use crate::engine::kernel::panel::{Panel, Scales, Zeros};
 
 /// Weight rows of a tile.
-const ROWS: usize = 4;
+const ROWS: usize = 8;
 /// Chunks whose factors are computed at a time.
 const GROUP: usize = 16;
 
@@ -81,7 +81,7 @@ unsafe fn tiles(panel: &mut Panel<'_>, mut weights: Weights) {
     let mut out = panel.out.as_mut_ptr();
     for _ in 0..panel.rows / ROWS {
         // SAFETY: the rows are inside the panel, and so are their scales, sums and products.
-        unsafe { _mm_storeu_ps(out, tile(&weights, &column)) };
+        unsafe { _mm256_storeu_ps(out, tile(&weights, &column)) };
         out = out.wrapping_add(ROWS);
         weights.codes = weights.codes.wrapping_add(ROWS * panel.stride);
         weights.scales = weights.scales.wrapping_add(ROWS * weights.blocks);
@@ -91,7 +91,7 @@ unsafe fn tiles(panel: &mut Panel<'_>, mut weights: Weights) {
 /// `ROWS` weight rows times the row of x.
 #[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
 #[inline]
-unsafe fn tile(weights: &Weights, column: &Column) -> __m128 {
+unsafe fn tile(weights: &Weights, column: &Column) -> __m256 {
     let mut sums = [_mm512_setzero_ps(); ROWS];
     let mut first = 0;
     // SAFETY: rows and column are as long as `check` has found them. Wrapping arithmetic: an
@@ -145,7 +145,8 @@ unsafe fn tile(weights: &Weights, column: &Column) -> __m128 {
         let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(sums[j]));
         halves[j] = _mm256_add_ps(low, _mm256_castpd_ps(high));
     }
-    lanes_sums(halves)
+    let [a, b, c, d, e, f, g, h] = halves;
+    _mm256_set_m128(lanes_sums([e, f, g, h]), lanes_sums([a, b, c, d]))
 }
 
 /// Adds two chunks of the rows, or one, to their sums. `of_lanes`: which factor each lane has.
