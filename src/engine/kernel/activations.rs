@@ -167,9 +167,9 @@ impl Activations {
             Layout::Bytes => {
                 let start = row * 2 * stride + c * chunk;
                 let (high, low) = self.bytes[start..].split_at_mut(stride);
-                for ((high, low), &code) in high[..chunk].iter_mut().zip(low).zip(codes) {
-                    (*high, *low) = digits(code);
-                }
+                let (highs, lows) = digits(codes);
+                high[..chunk].copy_from_slice(&highs[..chunk]);
+                low[..chunk].copy_from_slice(&lows[..chunk]);
             }
         }
     }
@@ -194,7 +194,12 @@ impl Wide for Fill<'_> {
         let mut c = 0;
         for (row, x) in x.chunks_exact(k).enumerate() {
             for x in x.chunks(block) {
-                let max = max_abs(x).ok_or(NotFinite { row })?;
+                // A length that the compiler knows needs no loop for what is left over.
+                let max = match <&[f32; CHUNK_MAX]>::try_from(x) {
+                    Ok(x) => max_abs(x),
+                    Err(_) => max_abs(x),
+                };
+                let max = max.ok_or(NotFinite { row })?;
                 // Below that there is no f32 for the inverse: the block counts as zeros.
                 let max = if max < MAX_ABS_MIN { 0.0 } else { max };
                 let scale = max / precision.limit();
@@ -252,23 +257,36 @@ fn max_abs(x: &[f32]) -> Option<f32> {
     max.is_finite().then_some(max)
 }
 
-/// `round(x * inverse)`, ties to even: adding 1.5 * 2^23 leaves the integer in the low bits of
-/// the sum, which vectorises on every target; `round_ties_even` is a call on some.
+/// `round(x * inverse)`, ties to even.
 #[inline(always)]
 fn codes(x: &[f32; CHUNK_MAX], inverse: f32) -> [i32; CHUNK_MAX] {
-    const MAGIC: f32 = 12_582_912.0;
     let mut codes = [0; CHUNK_MAX];
     for (code, x) in codes.iter_mut().zip(x) {
-        *code = ((x * inverse + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32);
+        *code = rounded(x * inverse);
     }
     codes
 }
 
-/// The two digits of a 16-bit code: both within -127..=127, so that even instructions that
-/// saturate (`smlal` into 16 bits, twice) are exact.
-fn digits(code: i32) -> (i8, i8) {
-    let high = (code + 127 * code.signum()) / DIGIT_BASE;
-    (high as i8, (code - high * DIGIT_BASE) as i8)
+/// `x` rounded, ties to even: adding 1.5 * 2^23 leaves the integer in the low bits of the sum, which
+/// vectorises on every target; `round_ties_even` is a call on some.
+#[inline(always)]
+fn rounded(x: f32) -> i32 {
+    const MAGIC: f32 = 12_582_912.0;
+    ((x + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32)
+}
+
+/// The two digits of 16-bit codes: both within -127..=127, so that even instructions that saturate
+/// (`smlal` into 16 bits, twice) are exact. The high one is the code by 255, rounded: no code lies
+/// so near the middle of two that f32 could err.
+#[inline(always)]
+fn digits(codes: &[i32; CHUNK_MAX]) -> ([i8; CHUNK_MAX], [i8; CHUNK_MAX]) {
+    let (mut highs, mut lows) = ([0; CHUNK_MAX], [0; CHUNK_MAX]);
+    for i in 0..CHUNK_MAX {
+        let high = rounded(codes[i] as f32 * (1.0 / DIGIT_BASE as f32));
+        highs[i] = high as i8;
+        lows[i] = codes[i].wrapping_sub(high.wrapping_mul(DIGIT_BASE)) as i8;
+    }
+    (highs, lows)
 }
 
 /// How k is cut: in blocks with one activation scale each, and those in chunks.
