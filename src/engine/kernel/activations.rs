@@ -267,8 +267,8 @@ fn codes(x: &[f32; CHUNK_MAX], inverse: f32) -> [i32; CHUNK_MAX] {
     codes
 }
 
-/// `x` rounded, ties to even: adding 1.5 * 2^23 leaves the integer in the low bits of the sum, which
-/// vectorises on every target; `round_ties_even` is a call on some.
+/// `x` rounded, ties to even: adding 1.5 * 2^23 leaves the integer in the low bits of the sum,
+/// which vectorises on every target; `round_ties_even` is a call on some.
 #[inline(always)]
 fn rounded(x: f32) -> i32 {
     const MAGIC: f32 = 12_582_912.0;
