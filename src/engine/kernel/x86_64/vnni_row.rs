@@ -14,6 +14,9 @@ use crate::engine::kernel::panel::{Panel, Scales, Zeros};
 const ROWS: usize = 8;
 /// Chunks whose factors are computed at a time.
 const GROUP: usize = 16;
+/// How far beyond the rows that come next those are that the second-level cache is asked for. The
+/// first has too few slots for lines that are on their way from memory.
+const FAR_BYTES: usize = 8192;
 
 /// Multiplies the first rows of the panel, as many as make whole tiles; returns how many. None
 /// unless weights have 8 bits and the same zero point, and codes of x one digit.
@@ -34,6 +37,7 @@ pub unsafe fn multiply(panel: &mut Panel<'_>) -> usize {
     }
     let weights = Weights {
         codes: panel.weights.as_ptr(),
+        end: panel.weights.as_ptr_range().end.wrapping_sub(FAR_BYTES),
         stride: panel.stride,
         scales: scales.as_ptr(),
         blocks,
@@ -51,6 +55,8 @@ pub unsafe fn multiply(panel: &mut Panel<'_>) -> usize {
 #[derive(Clone, Copy)]
 struct Weights {
     codes: *const u8,
+    /// Where lines that are `FAR_BYTES` further are none of this matrix.
+    end: *const u8,
     stride: usize,
     scales: *const f32,
     blocks: usize,
@@ -122,10 +128,14 @@ unsafe fn tile(weights: &Weights, column: &Column) -> __m256 {
             // Rows lie one behind the other: to ask for as many bytes as are read, one distance
             // ahead, covers the rows that follow.
             let mut ahead = codes.wrapping_add(first.wrapping_mul(32 * (ROWS - 1)));
-            ahead = ahead.wrapping_add(PREFETCH_BYTES);
+            ahead = ahead.wrapping_add(weights.stride.wrapping_mul(ROWS).max(PREFETCH_BYTES));
             for _ in 0..count / 2 {
                 for line in 0..ROWS {
-                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line * 64).cast());
+                    let line = ahead.wrapping_add(line * 64);
+                    _mm_prefetch::<_MM_HINT_T0>(line.cast());
+                    if line < weights.end {
+                        _mm_prefetch::<_MM_HINT_T1>(line.wrapping_add(FAR_BYTES).cast());
+                    }
                 }
                 pair::<true>(weights, codes, x, of_lanes, &factors, &mut sums);
                 ahead = ahead.wrapping_add(ROWS * 64);
