@@ -153,25 +153,37 @@ impl Activations {
                 }
             }
             Layout::Words | Layout::WordsEvenOdd => {
-                let out = &mut self.words[row * stride + c * chunk..][..chunk];
-                for (out, &code) in out.iter_mut().zip(codes) {
-                    *out = code as i16;
+                let mut words = [0; CHUNK_MAX];
+                for (word, &code) in words.iter_mut().zip(codes) {
+                    *word = code as i16;
                 }
+                copy(&mut self.words[row * stride + c * chunk..][..chunk], &words);
             }
             Layout::Bytes if self.planes == 1 => {
-                let out = &mut self.bytes[row * stride + c * chunk..][..chunk];
-                for (out, &code) in out.iter_mut().zip(codes) {
-                    *out = code as i8;
+                let mut bytes = [0; CHUNK_MAX];
+                for (byte, &code) in bytes.iter_mut().zip(codes) {
+                    *byte = code as i8;
                 }
+                copy(&mut self.bytes[row * stride + c * chunk..][..chunk], &bytes);
             }
             Layout::Bytes => {
                 let start = row * 2 * stride + c * chunk;
                 let (high, low) = self.bytes[start..].split_at_mut(stride);
                 let (highs, lows) = digits(codes);
-                high[..chunk].copy_from_slice(&highs[..chunk]);
-                low[..chunk].copy_from_slice(&lows[..chunk]);
+                copy(&mut high[..chunk], &highs);
+                copy(&mut low[..chunk], &lows);
             }
         }
+    }
+}
+
+/// Copies the first of a chunk's codes. A length that the compiler knows takes a move, any other a
+/// call.
+#[inline(always)]
+fn copy<T: Copy>(out: &mut [T], codes: &[T; CHUNK_MAX]) {
+    match <&mut [T; CHUNK_MAX]>::try_from(&mut *out) {
+        Ok(out) => *out = *codes,
+        Err(_) => out.copy_from_slice(&codes[..out.len()]),
     }
 }
 
@@ -214,12 +226,8 @@ impl Wide for Fill<'_> {
                             codes(&padded, inverse)
                         }
                     };
-                    let mut sum = 0i32;
-                    for code in codes {
-                        sum = sum.wrapping_add(code);
-                    }
                     to.scales[c] = scale;
-                    to.sums[c] = scale * sum as f32;
+                    to.sums[c] = scale * sum(&codes) as f32;
                     to.store(row, c - row * to.chunks, &codes, layout);
                     c += 1;
                 }
@@ -265,6 +273,22 @@ fn codes(x: &[f32; CHUNK_MAX], inverse: f32) -> [i32; CHUNK_MAX] {
         *code = rounded(x * inverse);
     }
     codes
+}
+
+/// In lanes, which the compiler puts into a vector.
+#[inline(always)]
+fn sum(codes: &[i32; CHUNK_MAX]) -> i32 {
+    let mut lanes = [0i32; 8];
+    for codes in codes.as_chunks::<8>().0 {
+        for lane in 0..8 {
+            lanes[lane] = lanes[lane].wrapping_add(codes[lane]);
+        }
+    }
+    let mut sum = 0i32;
+    for lane in lanes {
+        sum = sum.wrapping_add(lane);
+    }
+    sum
 }
 
 /// `x` rounded, ties to even: adding 1.5 * 2^23 leaves the integer in the low bits of the sum,

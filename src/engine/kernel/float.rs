@@ -4,7 +4,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 use std::ops::Range;
 
-use super::wide::{Wide, wide};
+use super::wide::{Wide, multiply_add, wide};
 
 /// A matrix `[n, k]` of floats.
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +104,10 @@ fn dots<const LANES: usize, const N: usize, const M: usize>(
             for n in 0..N {
                 // SAFETY: the same.
                 let b = unsafe { weight_chunks[n].get_unchecked(chunk) };
-                lanes[m][n] = multiply_add(is_fused, a, b, lanes[m][n]);
+                let sums = &mut lanes[m][n];
+                for lane in 0..LANES {
+                    sums[lane] = multiply_add(is_fused, a[lane], b[lane], sums[lane]);
+                }
             }
         }
     }
@@ -117,20 +120,6 @@ fn dots<const LANES: usize, const N: usize, const M: usize>(
             }
             sums[m][n] = lanes[m][n].iter().sum::<f32>() + rest;
         }
-    }
-    sums
-}
-
-#[inline(always)]
-fn multiply_add<const LANES: usize>(
-    is_fused: bool,
-    a: &[f32; LANES],
-    b: &[f32; LANES],
-    mut sums: [f32; LANES],
-) -> [f32; LANES] {
-    for lane in 0..LANES {
-        let sum = &mut sums[lane];
-        *sum = if is_fused { a[lane].mul_add(b[lane], *sum) } else { a[lane] * b[lane] + *sum };
     }
     sums
 }

@@ -30,3 +30,9 @@ pub fn wide<W: Wide>(computation: W) -> W::Output {
 fn avx2<W: Wide>(computation: W) -> W::Output {
     computation.compute(true)
 }
+
+/// `a * b + c`, rounded once where that is one instruction.
+#[inline(always)]
+pub fn multiply_add(is_fused: bool, a: f32, b: f32, c: f32) -> f32 {
+    if is_fused { a.mul_add(b, c) } else { a * b + c }
+}

@@ -1,7 +1,7 @@
 //! Activation functions of experts. A NaN stays one: what would make a number of it would hide a
 //! wrong input, or a sum that overflowed, behind a plausible answer.
 
-use crate::engine::kernel::wide::{Wide, wide};
+use crate::engine::kernel::wide::{Wide, multiply_add, wide};
 
 /// An activation on a single projection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Wide for Each<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn compute(self, _is_fused: bool) {
+    fn compute(self, is_fused: bool) {
         let Self(function, x) = self;
         match function {
             Function::Relu => {
@@ -39,12 +39,12 @@ impl Wide for Each<'_> {
             }
             Function::Gelu => {
                 for x in x {
-                    *x = gelu(*x);
+                    *x = gelu(is_fused, *x);
                 }
             }
             Function::Silu => {
                 for x in x {
-                    *x *= sigmoid(*x);
+                    *x *= sigmoid(is_fused, *x);
                 }
             }
             Function::Identity => {}
@@ -64,11 +64,11 @@ pub struct SwiGlu {
 
 impl SwiGlu {
     #[inline(always)]
-    fn one(self, gate: f32, linear: f32) -> f32 {
+    fn one(self, is_fused: bool, gate: f32, linear: f32) -> f32 {
         let gate = if gate > self.limit { self.limit } else { gate };
         let linear = if linear > self.limit { self.limit } else { linear };
         let linear = if linear < -self.limit { -self.limit } else { linear };
-        gate * sigmoid(self.alpha * gate) * (linear + self.beta)
+        gate * sigmoid(is_fused, self.alpha * gate) * (linear + self.beta)
     }
 
     /// `out[i]` of `gate[i]` and `linear[i]`.
@@ -94,9 +94,9 @@ impl Wide for Split<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn compute(self, _is_fused: bool) {
+    fn compute(self, is_fused: bool) {
         for ((out, &gate), &linear) in self.out.iter_mut().zip(self.gate).zip(self.linear) {
-            *out = self.swiglu.one(gate, linear);
+            *out = self.swiglu.one(is_fused, gate, linear);
         }
     }
 }
@@ -112,43 +112,42 @@ impl Wide for Interleaved<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn compute(self, _is_fused: bool) {
+    fn compute(self, is_fused: bool) {
         for (out, &[gate, linear]) in self.out.iter_mut().zip(self.pairs.as_chunks::<2>().0) {
-            *out = self.swiglu.one(gate, linear);
+            *out = self.swiglu.one(is_fused, gate, linear);
         }
     }
 }
 
 #[inline(always)]
-pub(super) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+pub(super) fn sigmoid(is_fused: bool, x: f32) -> f32 {
+    1.0 / (1.0 + exp(is_fused, -x))
 }
 
 #[inline(always)]
-fn gelu(x: f32) -> f32 {
+fn gelu(is_fused: bool, x: f32) -> f32 {
     let inner = 0.797_884_6 * (x + 0.044_715 * x * x * x);
     // tanh(y) = 1 - 2 / (1 + e^2y)
-    0.5 * x * (2.0 - 2.0 / (1.0 + exp(2.0 * inner)))
+    0.5 * x * (2.0 - 2.0 / (1.0 + exp(is_fused, 2.0 * inner)))
 }
 
 /// e^x to about 2 units in the last place, written so that loops over it vectorise: reduction by
 /// powers of two and Cephes' polynomial for `expf` (Moshier). Saturates beyond -87 and 88.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+fn exp(is_fused: bool, x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
-    let shifted = x * std::f32::consts::LOG2_E + MAGIC;
+    let shifted = multiply_add(is_fused, x, std::f32::consts::LOG2_E, MAGIC);
     let n = shifted - MAGIC;
-    let r = x - n * 0.693_359_4;
-    let r = r + n * 2.121_944_4e-4;
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 5e-1;
-    let p = p * r * r + r + 1.0;
+    let r = multiply_add(is_fused, n, -0.693_359_4, x);
+    let r = multiply_add(is_fused, n, 2.121_944_4e-4, r);
+    let p = multiply_add(is_fused, 1.987_569_1e-4, r, 1.398_199_9e-3);
+    let p = multiply_add(is_fused, p, r, 8.333_452e-3);
+    let p = multiply_add(is_fused, p, r, 4.166_579_6e-2);
+    let p = multiply_add(is_fused, p, r, 1.666_666_5e-1);
+    let p = multiply_add(is_fused, p, r, 5e-1);
+    let p = multiply_add(is_fused, p * r, r, r + 1.0);
     let bits = shifted.to_bits().wrapping_sub(MAGIC.to_bits()).wrapping_add(127);
     p * f32::from_bits(bits << 23)
 }

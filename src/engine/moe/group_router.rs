@@ -131,7 +131,7 @@ impl GroupRouter {
         for (((score, biased), &logit), bias) in
             scores.iter_mut().zip(biased).zip(logits).zip(&self.bias)
         {
-            *score = sigmoid(logit);
+            *score = sigmoid(false, logit);
             *biased = *score + bias;
         }
     }

@@ -216,7 +216,7 @@ fn lanes(count: usize) -> __m256i {
 /// The sums of the lanes of four vectors.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-pub fn lanes_sums(rows: [__m256; ROWS]) -> __m128 {
+fn lanes_sums(rows: [__m256; ROWS]) -> __m128 {
     let pairs = _mm256_hadd_ps(_mm256_hadd_ps(rows[0], rows[1]), _mm256_hadd_ps(rows[2], rows[3]));
     _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs))
 }

@@ -4,7 +4,7 @@ mod avx2;
 mod few;
 mod packed;
 mod vnni;
-mod vnni_row;
+mod vnni_few;
 mod vnni_turned;
 
 use std::arch::x86_64::*;

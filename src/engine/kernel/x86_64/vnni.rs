@@ -5,7 +5,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{lanes_sum, vnni_row, vnni_turned};
+use super::{lanes_sum, vnni_few, vnni_turned};
 use crate::engine::kernel::Kernel;
 use crate::engine::kernel::activations::{DIGIT_BASE, Layout};
 use crate::engine::kernel::panel::{Dots, Isa, Panel, multiply, strip};
@@ -125,7 +125,10 @@ vnni_kernel!(
 unsafe fn first_rows(panel: &mut Panel<'_>) -> usize {
     // SAFETY: the same conditions.
     unsafe {
-        let done = if panel.columns.len() == 1 { vnni_row::multiply(panel) } else { 0 };
+        let done = match panel.columns.len() {
+            1..=vnni_few::COLUMNS_MAX => vnni_few::multiply(panel),
+            _ => 0,
+        };
         if done > 0 { done } else { vnni_turned::multiply(panel) }
     }
 }

@@ -87,20 +87,34 @@ unsafe fn pass<const BITS: usize, const DIGITS: usize>(
     // SAFETY: rows, columns and chunks are inside the panel.
     unsafe {
         let mut rows = panel.weights.as_ptr().add(n * panel.stride);
-        // The rows after those that will be turned next are asked for in the order in which they
-        // lie, as much in each turn as it uses: into the second-level cache, because the first has
-        // too few slots for lines that are on their way.
-        let mut ahead = rows.wrapping_add(2 * LANES * panel.stride);
-        let end = panel.weights.as_ptr_range().end;
+        // The rows that will be turned next, and those after them, are asked for in the order in
+        // which they lie, as much in each turn as it uses. The first-level cache has too few slots
+        // for lines that are on their way from memory: the second gets those that are far.
+        let mut next = rows.wrapping_add(LANES * panel.stride);
+        let distance = LANES * panel.stride;
+        let end = panel.weights.as_ptr_range().end.wrapping_sub(distance);
+        let mut next_scales = match panel.scales {
+            Scales::Row(scales) => scales.as_ptr().wrapping_add(n + LANES),
+            Scales::Block { scales, blocks, .. } => {
+                scales.as_ptr().wrapping_add((n + 2 * LANES) * blocks)
+            }
+        }
+        .cast::<u8>();
         for c in 0..panel.x.chunks() {
-            if ahead < end {
+            if next < end {
                 for line in 0..LANES * BITS / 16 {
-                    _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line * 64).cast());
+                    let line = next.wrapping_add(line * 64);
+                    _mm_prefetch::<_MM_HINT_T0>(line.cast());
+                    _mm_prefetch::<_MM_HINT_T1>(line.wrapping_add(distance).cast());
                 }
-                ahead = ahead.wrapping_add(LANES * BITS * 4);
+                next = next.wrapping_add(LANES * BITS * 4);
             }
             if c % FOURS == 0 {
                 scales_of(panel, n, c, &mut scales);
+                for line in 0..LANES * FOURS * 4 / 64 {
+                    _mm_prefetch::<_MM_HINT_T0>(next_scales.wrapping_add(line * 64).cast());
+                }
+                next_scales = next_scales.wrapping_add(LANES * FOURS * 4);
             }
             let scales = scales[c % FOURS];
             let zeros = match panel.zeros {
@@ -289,7 +303,7 @@ unsafe fn turned_halves(rows: *const u8, stride: usize) -> [__m512i; FOURS] {
 /// Turns four rows of four in each quarter of the vectors.
 #[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn fours([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+pub fn fours([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
     let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
     let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
     [

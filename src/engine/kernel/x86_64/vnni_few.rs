@@ -1,0 +1,344 @@
+//! AVX-512 VNNI for one to four rows of x and weights of 8 bits with scales by block.
+//!
+//! The turning of [`super::vnni_turned`], whose lanes are output features, outweighs the products
+//! of so few rows; where lanes are k, as in [`super::vnni`], every product needs a conversion and a
+//! factor of its own. Here weight rows are turned four at a time, within the quarters of vectors,
+//! which takes a third of the shuffles: each lane of a quarter is another weight row, each quarter
+//! another piece of k. Two chunks of four rows share a conversion and a factor. The codes of x are
+//! laid out for that once.
+
+use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
+
+use super::avx2::PREFETCH_BYTES;
+use super::vnni_turned::fours;
+use crate::engine::kernel::panel::{Panel, Scales, Zeros};
+
+/// Rows of x.
+pub const COLUMNS_MAX: usize = 4;
+/// Weight rows of a tile, and how many fours of them share what is read of x.
+const ROWS: usize = 8;
+const FOURS: usize = ROWS / 4;
+/// Chunks whose scales are turned at a time.
+const GROUP: usize = 8;
+/// Pairs of chunks of all rows of x. They take 18 KiB and must stay in the first-level cache,
+/// beside weights that pass through it: with more, [`super::vnni_turned`] is faster.
+const PAIRS_MAX: usize = 48;
+/// How far beyond the rows that come next those are that the second-level cache is asked for. The
+/// first has too few slots for lines that are on their way from memory.
+const FAR_BYTES: usize = 8192;
+/// Tiles from those whose scales are read to those whose scales are asked for.
+const SCALES_AHEAD: usize = 2;
+
+/// Two chunks of a row of x.
+#[derive(Clone, Copy)]
+struct Pair {
+    /// In vector `i`, all lanes of quarter `q` are the four codes from `4 * (4 * q + i)` on.
+    codes: [__m512i; 4],
+    /// What the zero point of the weights adds to the integer sum of each lane.
+    off: __m512i,
+    /// The scale of each lane's chunk.
+    scale: __m512,
+}
+
+/// Multiplies the first rows of the panel, as many as make whole tiles; returns how many. None
+/// unless [`Weights::of`] has them and x is not too long.
+///
+/// # Safety
+/// The CPU has these instructions; `panel.check()` was called; chunks are of 32, and there are one
+/// to `COLUMNS_MAX` rows of x.
+#[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
+pub unsafe fn multiply(panel: &mut Panel<'_>) -> usize {
+    let Some(weights) = Weights::of(panel) else { return 0 };
+    if panel.x.chunks().div_ceil(2) * panel.columns.len() > PAIRS_MAX {
+        return 0;
+    }
+    // SAFETY: the caller's conditions.
+    unsafe {
+        match panel.columns.len() {
+            1 => tiles::<1>(panel, weights),
+            2 => tiles::<2>(panel, weights),
+            3 => tiles::<3>(panel, weights),
+            _ => tiles::<COLUMNS_MAX>(panel, weights),
+        }
+    }
+    panel.rows / ROWS * ROWS
+}
+
+/// Where a tile's rows begin, and what is the same for all.
+struct Weights {
+    codes: *const u8,
+    /// Where lines that are `FAR_BYTES` further are none of this matrix.
+    end: *const u8,
+    stride: usize,
+    scales: *const f32,
+    blocks: usize,
+    /// Chunks that share a scale: two to the power of this.
+    block_bits: u32,
+    /// Which of a group's scales each of its chunks has.
+    scale_of: __m256i,
+    zero: u8,
+}
+
+impl Weights {
+    /// Those of a panel whose weights have 8 bits, a byte as the zero point of all and scales by
+    /// block, and whose codes of x have one digit.
+    #[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
+    fn of(panel: &Panel<'_>) -> Option<Self> {
+        let Scales::Block { scales, blocks, chunks } = panel.scales else { return None };
+        let Zeros::Same(any_zero) = panel.zeros else { return None };
+        let zero = any_zero as u8;
+        if f32::from(zero) != any_zero {
+            return None;
+        }
+        if panel.bits != 8 || panel.x.low_digits() != 0 || !chunks.is_power_of_two() {
+            return None;
+        }
+        let mut scale_of = [0i32; GROUP];
+        for (c, scale) in scale_of.iter_mut().enumerate() {
+            *scale = (c / chunks) as i32;
+        }
+        Some(Self {
+            codes: panel.weights.as_ptr(),
+            end: panel.weights.as_ptr_range().end.wrapping_sub(FAR_BYTES),
+            stride: panel.stride,
+            scales: scales.as_ptr(),
+            blocks,
+            block_bits: chunks.trailing_zeros(),
+            // SAFETY: a load from an array of the vector's size.
+            scale_of: unsafe { _mm256_loadu_si256(scale_of.as_ptr().cast()) },
+            zero,
+        })
+    }
+
+    /// The tile after this one.
+    fn advance(&mut self) {
+        self.codes = self.codes.wrapping_add(ROWS * self.stride);
+        self.scales = self.scales.wrapping_add(ROWS * self.blocks);
+    }
+
+    /// What a tile asks for: rows lie one behind the other, so as many bytes as are read, one
+    /// distance ahead, cover the rows that follow.
+    fn ahead(&self) -> Ahead {
+        let distance = self.stride.wrapping_mul(ROWS).max(PREFETCH_BYTES);
+        let tiles = self.blocks.wrapping_mul(SCALES_AHEAD * ROWS);
+        Ahead {
+            codes: self.codes.wrapping_add(distance),
+            scales: self.scales.wrapping_add(tiles).cast(),
+        }
+    }
+
+    /// Asks for as many bytes as two chunks of a tile's rows have, and moves on.
+    #[inline(always)]
+    fn ask(&self, ahead: &mut Ahead) {
+        // SAFETY: any address may be asked for.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.scales.cast()) };
+        for line in 0..ROWS {
+            // SAFETY: the same.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.codes.wrapping_add(line * 64).cast()) };
+        }
+        if ahead.codes < self.end {
+            let far = ahead.codes.wrapping_add(FAR_BYTES);
+            for line in 0..ROWS {
+                // SAFETY: the same.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(far.wrapping_add(line * 64).cast()) };
+            }
+        }
+        ahead.codes = ahead.codes.wrapping_add(ROWS * 64);
+        ahead.scales = ahead.scales.wrapping_add((ROWS * 8) >> self.block_bits);
+    }
+}
+
+/// What will be asked for next.
+struct Ahead {
+    codes: *const u8,
+    scales: *const u8,
+}
+
+#[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
+unsafe fn tiles<const M: usize>(panel: &mut Panel<'_>, mut weights: Weights) {
+    let chunks = panel.x.chunks();
+    // `[pairs of chunks][M]`
+    let mut x = [const { MaybeUninit::<Pair>::uninit() }; PAIRS_MAX];
+    for (m, &row) in panel.columns.iter().enumerate() {
+        let (codes, scales) = (panel.x.codes(row as usize), panel.x.scales(row as usize));
+        for (c, scales) in (0..chunks).step_by(2).zip(scales.chunks(2)) {
+            // SAFETY: chunk c is one of x's, and if there are two scales, the next one is, too.
+            x[c / 2 * M + m].write(unsafe { laid_out(codes.add(32 * c), scales, weights.zero) });
+        }
+    }
+    let x = x.as_ptr().cast::<[Pair; M]>();
+    let mut out = panel.out.as_mut_ptr();
+    for _ in 0..panel.rows / ROWS {
+        // SAFETY: the rows are inside the panel, and so are their scales and products; x has been
+        // written.
+        unsafe {
+            let sums = tile(&weights, x, chunks);
+            for m in 0..M {
+                let out = out.wrapping_add(m * panel.out_stride);
+                for (four, &sums) in sums[m].iter().enumerate() {
+                    _mm_storeu_ps(out.wrapping_add(4 * four), quarters_sum(sums));
+                }
+            }
+        }
+        out = out.wrapping_add(ROWS);
+        weights.advance();
+    }
+}
+
+/// Two chunks of a row of x, or one if there is one scale.
+#[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
+unsafe fn laid_out(codes: *const u8, scales: &[f32], zero: u8) -> Pair {
+    // SAFETY: the caller vouches for the chunks.
+    let (x, second) = unsafe {
+        match *scales {
+            [_, second] => (load::<true>(codes), second),
+            _ => (load::<false>(codes), 0.0),
+        }
+    };
+    let codes = [
+        _mm512_shuffle_epi32::<0x00>(x),
+        _mm512_shuffle_epi32::<0x55>(x),
+        _mm512_shuffle_epi32::<0xaa>(x),
+        _mm512_shuffle_epi32::<0xff>(x),
+    ];
+    let mut zeros = _mm512_setzero_si512();
+    for codes in codes {
+        zeros = _mm512_dpbusd_epi32(zeros, _mm512_set1_epi8(zero as i8), codes);
+    }
+    let off = _mm512_sub_epi32(_mm512_setzero_si512(), zeros);
+    let (first, second) = (_mm512_set1_ps(scales[0]), _mm512_set1_ps(second));
+    Pair { codes, off, scale: _mm512_mask_blend_ps(0xff00, first, second) }
+}
+
+/// `ROWS` weight rows times `M` rows of x: in each lane the sum of a quarter for a row.
+#[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
+#[inline]
+unsafe fn tile<const M: usize>(
+    weights: &Weights,
+    mut x: *const [Pair; M],
+    chunks: usize,
+) -> [[__m512; FOURS]; M] {
+    let mut sums = [[_mm512_setzero_ps(); FOURS]; M];
+    let mut codes = weights.codes;
+    let mut ahead = weights.ahead();
+    let mut first = 0;
+    // SAFETY: rows and x are as long as `check` has found them. Wrapping arithmetic: an overflow
+    // check in the inner loop costs as much as its work.
+    unsafe {
+        while first < chunks {
+            let count = GROUP.min(chunks.wrapping_sub(first));
+            let scales = scales(weights, first, count);
+            for p in 0..count / 2 {
+                weights.ask(&mut ahead);
+                let own = [scales[0][p], scales[1][p]];
+                pair::<M, true>(weights, codes, &*x, own, &mut sums);
+                codes = codes.wrapping_add(64);
+                x = x.wrapping_add(1);
+            }
+            if count % 2 == 1 {
+                let own = [scales[0][count / 2], scales[1][count / 2]];
+                pair::<M, false>(weights, codes, &*x, own, &mut sums);
+            }
+            first = first.wrapping_add(GROUP);
+        }
+    }
+    sums
+}
+
+/// Adds two chunks of the rows, or one, to their sums.
+#[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
+#[inline]
+unsafe fn pair<const M: usize, const BOTH: bool>(
+    weights: &Weights,
+    codes: *const u8,
+    x: &[Pair; M],
+    scales: [__m512; FOURS],
+    sums: &mut [[__m512; FOURS]; M],
+) {
+    let mut turned = [[_mm512_setzero_si512(); 4]; FOURS];
+    for four in 0..FOURS {
+        for j in 0..4 {
+            let row = weights.stride.wrapping_mul(4 * four + j);
+            // SAFETY: the caller vouches for the chunks.
+            turned[four][j] = unsafe { load::<BOTH>(codes.wrapping_add(row)) };
+        }
+        turned[four] = fours(turned[four]);
+    }
+    for m in 0..M {
+        let mut dots = [x[m].off; FOURS];
+        for i in 0..4 {
+            for four in 0..FOURS {
+                dots[four] = _mm512_dpbusd_epi32(dots[four], turned[four][i], x[m].codes[i]);
+            }
+        }
+        for four in 0..FOURS {
+            let factor = _mm512_mul_ps(scales[four], x[m].scale);
+            let dot = _mm512_cvtepi32_ps(dots[four]);
+            sums[m][four] = _mm512_fmadd_ps(dot, factor, sums[m][four]);
+        }
+    }
+}
+
+/// The scales of `count` chunks from `first` on: vector `[four][p]` has those of the chunks of
+/// pair `p`, each in two quarters, for the four's rows.
+#[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
+#[inline]
+unsafe fn scales(weights: &Weights, first: usize, count: usize) -> [[__m512; GROUP / 2]; FOURS] {
+    let block = first >> weights.block_bits;
+    let last = first.wrapping_add(count).wrapping_sub(1) >> weights.block_bits;
+    let own = (1u32 << last.wrapping_sub(block).wrapping_add(1)).wrapping_sub(1) as __mmask8;
+    let row = |j: usize| {
+        let at = weights.blocks.wrapping_mul(j).wrapping_add(block);
+        // SAFETY: the row has these blocks, as `check` has found.
+        let scales = unsafe { _mm256_maskz_loadu_ps(own, weights.scales.wrapping_add(at)) };
+        if weights.block_bits == 0 {
+            return _mm256_castps_pd(scales);
+        }
+        _mm256_castps_pd(_mm256_permutexvar_ps(weights.scale_of, scales))
+    };
+    let mut rows = [_mm512_setzero_si512(); 4];
+    for j in 0..4 {
+        let both = _mm512_insertf64x4::<1>(_mm512_castpd256_pd512(row(j)), row(j + 4));
+        rows[j] = _mm512_castpd_si512(both);
+    }
+    // Vector `i` now has in quarter `2 * four + h` the scales of chunk `4 * h + i`.
+    let [a, b, c, d] = fours(rows).map(|v| _mm512_castsi512_ps(v));
+    [
+        [
+            _mm512_shuffle_f32x4::<0x00>(a, b),
+            _mm512_shuffle_f32x4::<0x00>(c, d),
+            _mm512_shuffle_f32x4::<0x55>(a, b),
+            _mm512_shuffle_f32x4::<0x55>(c, d),
+        ],
+        [
+            _mm512_shuffle_f32x4::<0xaa>(a, b),
+            _mm512_shuffle_f32x4::<0xaa>(c, d),
+            _mm512_shuffle_f32x4::<0xff>(a, b),
+            _mm512_shuffle_f32x4::<0xff>(c, d),
+        ],
+    ]
+}
+
+/// The sum of a vector's quarters.
+#[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
+#[inline]
+fn quarters_sum(v: __m512) -> __m128 {
+    let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v)));
+    let halves = _mm256_add_ps(_mm512_castps512_ps256(v), high);
+    _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves))
+}
+
+/// Two chunks, or one with zeros above.
+#[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
+#[inline]
+unsafe fn load<const BOTH: bool>(codes: *const u8) -> __m512i {
+    // SAFETY: the caller vouches for the chunks.
+    unsafe {
+        if BOTH {
+            _mm512_loadu_si512(codes.cast())
+        } else {
+            _mm512_zextsi256_si512(_mm256_loadu_si256(codes.cast()))
+        }
+    }
+}
