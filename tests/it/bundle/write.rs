@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use moed::bundle::{Bundle, BundleError, Golden, Limits, Recipe, Version, write};
+use moed::engine::inspect::inspect;
+use moed::engine::limits::Limits as EngineLimits;
 use moed::engine::tract::{Tract, load};
 use moed::engine::{LoadOptions, Model as _, RunOptions};
 use moed::tensor::Tensor;
@@ -79,6 +81,27 @@ fn weights_lie_outside_at_the_beginnings_of_pages_and_give_the_same_answers() {
     let hash = |bundle: &Bundle, file| bundle.manifest().file(file).expect("a file").sha256;
     for file in ["experts.bin", "model.onnx"] {
         assert_eq!(hash(&second, file), hash(&bundle, file), "{file}");
+    }
+}
+
+/// Pages of 4 KiB and, on a Raspberry Pi 5, of 16 KiB: who reads a tensor brings no other into memory.
+#[test]
+fn tensors_outside_share_no_page_on_any_board() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let made = write_to(dir.path(), operator("lfm2-int8-layer1")).expect("a bundle");
+    for bundle in [made.dir(), Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/models/intent"))] {
+        let model = fs::read(bundle.join("model.onnx")).expect("the model");
+        let inspected = inspect(&model, &EngineLimits::default()).expect("it passes");
+        assert!(!inspected.externals.is_empty(), "{}", bundle.display());
+        for page_bytes in [4 << 10, 16 << 10] {
+            let mut free = 0;
+            for tensor in &inspected.externals {
+                let (first, end) = (tensor.offset / page_bytes, tensor.offset + tensor.bytes);
+                assert_eq!(tensor.offset % page_bytes, 0, "{}", tensor.initializer);
+                assert!(first >= free, "{} of {page_bytes} bytes", tensor.initializer);
+                free = end.div_ceil(page_bytes);
+            }
+        }
     }
 }
 
