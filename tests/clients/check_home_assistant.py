@@ -2,8 +2,8 @@
 
     check_home_assistant.py
 
-Run it with a Python that has the package `homeassistant` (2025.4 or newer, Python 3.13 or newer)
-and `paho-mqtt`. It reads the snapshot of tests/it/mqtt/presence.rs.
+tests/clients/home_assistant runs it, with a Python that has Home Assistant. It reads the snapshot of
+tests/it/mqtt/presence.rs.
 """
 
 import asyncio
