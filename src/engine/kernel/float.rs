@@ -104,10 +104,7 @@ fn dots<const LANES: usize, const N: usize, const M: usize>(
             for n in 0..N {
                 // SAFETY: the same.
                 let b = unsafe { weight_chunks[n].get_unchecked(chunk) };
-                let sums = &mut lanes[m][n];
-                for lane in 0..LANES {
-                    sums[lane] = multiply_add(is_fused, a[lane], b[lane], sums[lane]);
-                }
+                lanes[m][n] = multiply_add_lanes(is_fused, a, b, lanes[m][n]);
             }
         }
     }
@@ -120,6 +117,20 @@ fn dots<const LANES: usize, const N: usize, const M: usize>(
             }
             sums[m][n] = lanes[m][n].iter().sum::<f32>() + rest;
         }
+    }
+    sums
+}
+
+/// By value: what is added to in place, the compiler keeps in memory and not in vectors.
+#[inline(always)]
+fn multiply_add_lanes<const LANES: usize>(
+    is_fused: bool,
+    a: &[f32; LANES],
+    b: &[f32; LANES],
+    mut sums: [f32; LANES],
+) -> [f32; LANES] {
+    for lane in 0..LANES {
+        sums[lane] = multiply_add(is_fused, a[lane], b[lane], sums[lane]);
     }
     sums
 }
