@@ -242,7 +242,7 @@ impl IntentCase {
         if is_over(error, CONFIDENCE_ERROR_MAX) {
             let (found, wanted) = (reading.confidence, self.confidence);
             return Err(format!(
-                "confidence: {found:.4} instead of {wanted} +- {CONFIDENCE_ERROR_MAX}"
+                "confidence: {found:.2} instead of {wanted} +- {CONFIDENCE_ERROR_MAX}"
             ));
         }
         pipeline.finish(&kept, run.outputs).map_err(text)?;
@@ -272,7 +272,7 @@ impl IntentCase {
             let error = (found - wanted).abs();
             if is_over(error, LOGIT_ERROR_MAX) {
                 return Err(format!(
-                    "intent_logits[{i}]: {found:.4} instead of {wanted} +- {LOGIT_ERROR_MAX}"
+                    "intent_logits[{i}]: {found:.2} instead of {wanted} +- {LOGIT_ERROR_MAX}"
                 ));
             }
             error_max = error_max.max(error);
