@@ -375,13 +375,15 @@ proptest! {
             sum + ((code - zero) * scale * x).powi(2)
         });
         let size = rms(squares.iter().map(|square| square.sqrt()));
+        // Where all weights are zero, what the zero points take off leaves f32's rounding.
+        let rounding = 1e-6 * rms(problem.magnitudes().into_iter());
         for (precision, tolerance) in [(Precision::Int8, 2e-2), (Precision::Int16, 2e-4)] {
             for kernel in available() {
                 let got = problem.product(*kernel, precision);
                 let errors = got.iter().zip(&expected).map(|(&got, want)| f64::from(got) - want);
                 let error = rms(errors);
                 prop_assert!(
-                    error <= tolerance * size,
+                    error <= tolerance * size + rounding,
                     "kernel {}, {:?}: {} of {}", kernel.name(), precision, error, size
                 );
             }

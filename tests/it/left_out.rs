@@ -15,7 +15,7 @@ struct LeftOut {
     run_by: &'static str,
 }
 
-const LEFT_OUT: [LeftOut; 7] = [
+const LEFT_OUT: [LeftOut; 8] = [
     LeftOut {
         script: "tests/vectors/check_onnxruntime.py",
         checks: "the expected outputs of the operators, against onnxruntime itself",
@@ -23,9 +23,15 @@ const LEFT_OUT: [LeftOut; 7] = [
         run_by: "tests/run",
     },
     LeftOut {
+        script: "models/recipe/tests.py",
+        checks: "the recipe's parts, and models/intent in onnxruntime",
+        needs: "Python packages",
+        run_by: "tests/run",
+    },
+    LeftOut {
         script: "tests/clients/run_home_assistant.py",
         checks: "Home Assistant itself: it discovers moed, asks, and gets the answer",
-        needs: "root and a Debian tree of its own",
+        needs: "root, mosquitto and a Debian tree of its own",
         run_by: "tests/clients/home_assistant",
     },
     LeftOut {
@@ -43,7 +49,7 @@ const LEFT_OUT: [LeftOut; 7] = [
     LeftOut {
         script: ".ci/arm-pages",
         checks: "the packages on a Linux with pages of 16 KiB, as a Raspberry Pi 5 has them",
-        needs: "root and qemu-system-aarch64",
+        needs: "root, qemu-system-aarch64 and the packages of .ci/release",
         run_by: ".ci/arm-pages",
     },
     LeftOut {

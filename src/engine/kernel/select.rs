@@ -76,28 +76,34 @@ pub fn active() -> Result<&'static dyn Kernel, SelectError> {
 /// Runs a small problem with both precisions, all kinds of scales and every tile size.
 fn reproduces_scalar(kernel: &dyn Kernel) -> bool {
     const ROWS: usize = 7;
-    const N: usize = 31;
-    const K: usize = 96;
-    let weights: Vec<u8> = (0..N * K).map(|i| (i * 89 + i / 7) as u8).collect();
+    const N: usize = 19;
+    // Nine chunks: more than any kernel takes together, and an odd number.
+    const K: usize = 288;
+    // With one chunk more, they are whole blocks of 64.
+    const K_OF_64: usize = 320;
+    let weights: Vec<u8> = (0..N * K_OF_64).map(|i| (i * 89 + i / 7) as u8).collect();
     // Integers whose largest in each block is 127: with 8 bits they are their own codes, and all
     // sums are integers that f32 holds.
     let value = |i: usize| if i % 16 == 5 { -127.0 } else { ((i * 57) % 251) as f32 - 125.0 };
-    let x: Vec<f32> = (0..ROWS * K).map(value).collect();
-    let kinds = [(8, Some(16)), (8, Some(32)), (8, None), (4, Some(32)), (4, None)];
+    let x: Vec<f32> = (0..ROWS * K_OF_64).map(value).collect();
+    let kinds = [(8, Some(16)), (8, Some(32)), (8, Some(64)), (8, None), (4, Some(32)), (4, None)];
     let with_zeros = kinds.into_iter().flat_map(|kind| [(kind, false), (kind, true)]);
     with_zeros.into_iter().all(|((bits, block), has_zeros)| {
-        let scales = vec![1.0; N * block.map_or(1, |block| K / block)];
+        let k = if block == Some(64) { K_OF_64 } else { K };
+        // Powers of two: products with them are exact, and one in another's place shows.
+        let scales: Vec<f32> =
+            (0..N * block.map_or(1, |block| k / block)).map(|i| [1.0, 2.0, 4.0][i % 3]).collect();
         let zeros: Vec<u8> = (0..scales.len()).map(|i| (i % (1 << bits)) as u8).collect();
         let zeros = has_zeros.then_some(zeros.as_slice());
-        let weights = &weights[..N * K * usize::from(bits) / 8];
-        let matrix = Matrix::new(weights, bits, N, K, block, &scales, zeros);
-        [(Precision::Int8, 0.0), (Precision::Int16, 2.0)].into_iter().all(
+        let weights = &weights[..N * k * usize::from(bits) / 8];
+        let matrix = Matrix::new(weights, bits, N, k, block, &scales, zeros);
+        [(Precision::Int8, 0.0), (Precision::Int16, 8.0)].into_iter().all(
             |(precision, error_max)| {
                 (1..=ROWS).all(|rows| {
-                    let x = &x[..rows * K];
+                    let x = &x[..rows * k];
                     let (got, want) = (
-                        product(kernel, &matrix, x, K, block, precision),
-                        product(&scalar::Scalar, &matrix, x, K, block, precision),
+                        product(kernel, &matrix, x, k, block, precision),
+                        product(&scalar::Scalar, &matrix, x, k, block, precision),
                     );
                     got.iter().zip(&want).all(|(got, want)| (got - want).abs() <= error_max)
                 })

@@ -50,7 +50,8 @@ struct Pair {
 #[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
 pub unsafe fn multiply(panel: &mut Panel<'_>) -> usize {
     let Some(weights) = Weights::of(panel) else { return 0 };
-    if panel.x.chunks().div_ceil(2) * panel.columns.len() > PAIRS_MAX {
+    let pairs = panel.x.chunks().div_ceil(2) * panel.columns.len();
+    if panel.rows < ROWS || pairs > PAIRS_MAX {
         return 0;
     }
     // SAFETY: the caller's conditions.

@@ -20,6 +20,8 @@ const COLUMNS_MAX: usize = 64;
 const TILE: usize = 4;
 /// Fours of codes in a chunk, and chunks whose scales are turned at a time.
 const FOURS: usize = 8;
+/// Scales in a line of a cache.
+const FLOATS_IN_LINE: usize = 16;
 
 /// Where the codes, the scales and the sums of some rows of x begin.
 struct Columns {
@@ -90,31 +92,37 @@ unsafe fn pass<const BITS: usize, const DIGITS: usize>(
         // The rows that will be turned next, and those after them, are asked for in the order in
         // which they lie, as much in each turn as it uses. The first-level cache has too few slots
         // for lines that are on their way from memory: the second gets those that are far.
-        let mut next = rows.wrapping_add(LANES * panel.stride);
         let distance = LANES * panel.stride;
-        let end = panel.weights.as_ptr_range().end.wrapping_sub(distance);
-        let mut next_scales = match panel.scales {
-            Scales::Row(scales) => scales.as_ptr().wrapping_add(n + LANES),
-            Scales::Block { scales, blocks, .. } => {
-                scales.as_ptr().wrapping_add((n + 2 * LANES) * blocks)
+        let mut next = rows.wrapping_add(distance);
+        let end = panel.weights.as_ptr_range().end;
+        let far_end = end.wrapping_sub(distance);
+        let (mut next_scales, scale_lines) = match panel.scales {
+            Scales::Row(scales) => (scales.as_ptr(), 0),
+            Scales::Block { scales, blocks, chunks } => {
+                let next = scales.as_ptr().wrapping_add((n + 2 * LANES) * blocks);
+                (next, (LANES * FOURS / FLOATS_IN_LINE / chunks).max(1))
             }
-        }
-        .cast::<u8>();
+        };
         for c in 0..panel.x.chunks() {
             if next < end {
                 for line in 0..LANES * BITS / 16 {
-                    let line = next.wrapping_add(line * 64);
-                    _mm_prefetch::<_MM_HINT_T0>(line.cast());
-                    _mm_prefetch::<_MM_HINT_T1>(line.wrapping_add(distance).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line * 64).cast());
                 }
-                next = next.wrapping_add(LANES * BITS * 4);
             }
+            if next < far_end {
+                let far = next.wrapping_add(distance);
+                for line in 0..LANES * BITS / 16 {
+                    _mm_prefetch::<_MM_HINT_T1>(far.wrapping_add(line * 64).cast());
+                }
+            }
+            next = next.wrapping_add(LANES * BITS * 4);
             if c % FOURS == 0 {
                 scales_of(panel, n, c, &mut scales);
-                for line in 0..LANES * FOURS * 4 / 64 {
-                    _mm_prefetch::<_MM_HINT_T0>(next_scales.wrapping_add(line * 64).cast());
+                for line in 0..scale_lines {
+                    let line = next_scales.wrapping_add(line.wrapping_mul(FLOATS_IN_LINE));
+                    _mm_prefetch::<_MM_HINT_T0>(line.cast());
                 }
-                next_scales = next_scales.wrapping_add(LANES * FOURS * 4);
+                next_scales = next_scales.wrapping_add(scale_lines.wrapping_mul(FLOATS_IN_LINE));
             }
             let scales = scales[c % FOURS];
             let zeros = match panel.zeros {
