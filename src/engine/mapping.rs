@@ -14,14 +14,31 @@ use memmap2::{Mmap, MmapOptions};
 #[derive(Debug, Clone)]
 pub enum Bytes {
     Mapped { file: Arc<Mmap>, range: Range<usize> },
-    Heap(Arc<Vec<u8>>),
+    Heap { bytes: Arc<Vec<u8>>, range: Range<usize> },
 }
 
+/// A line of any cache. A vector that straddles two takes as long to load as two.
+const LINE_BYTES: usize = 64;
+
 impl Bytes {
+    /// Bytes on the heap, moved to where a line begins, as tensors in files usually do.
+    pub fn heap(bytes: Vec<u8>) -> Self {
+        let len = bytes.len();
+        let to_line = |bytes: &Vec<u8>| bytes.as_ptr().addr().wrapping_neg() % LINE_BYTES;
+        if to_line(&bytes) == 0 {
+            return Self::Heap { bytes: Arc::new(bytes), range: 0..len };
+        }
+        let mut moved = Vec::with_capacity(len + LINE_BYTES);
+        let start = to_line(&moved);
+        moved.resize(start, 0);
+        moved.extend_from_slice(&bytes);
+        Self::Heap { bytes: Arc::new(moved), range: start..start + len }
+    }
+
     pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Mapped { file, range } => &file[range.clone()],
-            Self::Heap(bytes) => bytes,
+            Self::Heap { bytes, range } => &bytes[range.clone()],
         }
     }
 }

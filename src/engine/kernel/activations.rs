@@ -141,50 +141,86 @@ impl Activations {
         wide(Fill { to: self, x, k, block, precision, layout })
     }
 
+    /// Quantises row `row`, whose codes are in chunks of `CHUNK`.
     #[inline(always)]
-    fn store(&mut self, row: usize, c: usize, codes: &[i32; CHUNK_MAX], layout: Layout) {
-        let (chunk, stride) = (self.chunk, self.stride);
-        match layout {
-            Layout::WordsEvenOdd if chunk == 32 => {
-                let out = &mut self.words[row * stride + c * chunk..][..32];
-                for i in 0..16 {
-                    out[i] = codes[2 * i] as i16;
-                    out[16 + i] = codes[2 * i + 1] as i16;
-                }
-            }
-            Layout::Words | Layout::WordsEvenOdd => {
-                let mut words = [0; CHUNK_MAX];
-                for (word, &code) in words.iter_mut().zip(codes) {
-                    *word = code as i16;
-                }
-                copy(&mut self.words[row * stride + c * chunk..][..chunk], &words);
-            }
-            Layout::Bytes if self.planes == 1 => {
-                let mut bytes = [0; CHUNK_MAX];
-                for (byte, &code) in bytes.iter_mut().zip(codes) {
-                    *byte = code as i8;
-                }
-                copy(&mut self.bytes[row * stride + c * chunk..][..chunk], &bytes);
-            }
-            Layout::Bytes => {
-                let start = row * 2 * stride + c * chunk;
-                let (high, low) = self.bytes[start..].split_at_mut(stride);
-                let (highs, lows) = digits(codes);
-                copy(&mut high[..chunk], &highs);
-                copy(&mut low[..chunk], &lows);
+    fn fill<const CHUNK: usize>(
+        &mut self,
+        row: usize,
+        x: &[f32],
+        block: usize,
+        precision: Precision,
+        layout: Layout,
+    ) -> Result<(), NotFinite> {
+        let own = row * self.chunks..(row + 1) * self.chunks;
+        let (scales, sums) = (&mut self.scales[own.clone()], &mut self.sums[own]);
+        let (whole, rest) = x.as_chunks::<CHUNK>();
+        let mut last = [0f32; CHUNK];
+        last[..rest.len()].copy_from_slice(rest);
+        // Step by step, because within one no chunk waits for the one before, or all are computed
+        // in vectors. Meanwhile `sums` holds the largest magnitudes, and then their inverses.
+        for (c, max) in sums.iter_mut().enumerate() {
+            *max = max_abs(whole.get(c).unwrap_or(&last));
+        }
+        if sums.iter().any(|max| !max.is_finite()) {
+            return Err(NotFinite { row });
+        }
+        if block > CHUNK {
+            for sums in sums.chunks_mut(block / CHUNK) {
+                let max = sums.iter().fold(0f32, |max, sum| max.max(*sum));
+                sums.fill(max);
             }
         }
+        for (scale, sum) in scales.iter_mut().zip(sums.iter_mut()) {
+            // Below that there is no f32 for the inverse: the block counts as zeros.
+            let max = if *sum < MAX_ABS_MIN { 0.0 } else { *sum };
+            *scale = max / precision.limit();
+            // The largest is scaled to the limit exactly, so that codes stay within it.
+            *sum = if max > 0.0 { precision.limit() / max } else { 0.0 };
+        }
+        let start = row * self.stride * self.planes;
+        for (c, (sum, scale)) in sums.iter_mut().zip(scales).enumerate() {
+            let codes = codes(whole.get(c).unwrap_or(&last), *sum);
+            *sum = *scale * self::sum(&codes) as f32;
+            let at = start + c * CHUNK;
+            match layout {
+                Layout::Bytes if self.planes == 1 => {
+                    let mut bytes = [0; CHUNK];
+                    for (byte, code) in bytes.iter_mut().zip(codes) {
+                        *byte = code as i8;
+                    }
+                    put(&mut self.bytes[at..], bytes);
+                }
+                Layout::Bytes => {
+                    let (high, low) = self.bytes[at..].split_at_mut(self.stride);
+                    let (highs, lows) = digits(&codes);
+                    put(high, highs);
+                    put(low, lows);
+                }
+                Layout::WordsEvenOdd if CHUNK == 32 => {
+                    let mut words = [0; CHUNK];
+                    for i in 0..CHUNK / 2 {
+                        words[i] = codes[2 * i] as i16;
+                        words[CHUNK / 2 + i] = codes[2 * i + 1] as i16;
+                    }
+                    put(&mut self.words[at..], words);
+                }
+                Layout::Words | Layout::WordsEvenOdd => {
+                    let mut words = [0; CHUNK];
+                    for (word, code) in words.iter_mut().zip(codes) {
+                        *word = code as i16;
+                    }
+                    put(&mut self.words[at..], words);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-/// Copies the first of a chunk's codes. A length that the compiler knows takes a move, any other a
-/// call.
+/// Writes a chunk's codes.
 #[inline(always)]
-fn copy<T: Copy>(out: &mut [T], codes: &[T; CHUNK_MAX]) {
-    match <&mut [T; CHUNK_MAX]>::try_from(&mut *out) {
-        Ok(out) => *out = *codes,
-        Err(_) => out.copy_from_slice(&codes[..out.len()]),
-    }
+fn put<T: Copy, const CHUNK: usize>(out: &mut [T], codes: [T; CHUNK]) {
+    out[..CHUNK].copy_from_slice(&codes);
 }
 
 /// [`Activations::quantise`], once there is room.
@@ -203,34 +239,10 @@ impl Wide for Fill<'_> {
     #[inline(always)]
     fn compute(self, _is_fused: bool) -> Result<(), NotFinite> {
         let Self { to, x, k, block, precision, layout } = self;
-        let mut c = 0;
         for (row, x) in x.chunks_exact(k).enumerate() {
-            for x in x.chunks(block) {
-                // A length that the compiler knows needs no loop for what is left over.
-                let max = match <&[f32; CHUNK_MAX]>::try_from(x) {
-                    Ok(x) => max_abs(x),
-                    Err(_) => max_abs(x),
-                };
-                let max = max.ok_or(NotFinite { row })?;
-                // Below that there is no f32 for the inverse: the block counts as zeros.
-                let max = if max < MAX_ABS_MIN { 0.0 } else { max };
-                let scale = max / precision.limit();
-                // The largest is scaled to the limit exactly, so that codes stay within it.
-                let inverse = if max > 0.0 { precision.limit() / max } else { 0.0 };
-                for x in x.chunks(to.chunk) {
-                    let codes = match x.first_chunk::<CHUNK_MAX>() {
-                        Some(x) => codes(x, inverse),
-                        None => {
-                            let mut padded = [0f32; CHUNK_MAX];
-                            padded[..x.len()].copy_from_slice(x);
-                            codes(&padded, inverse)
-                        }
-                    };
-                    to.scales[c] = scale;
-                    to.sums[c] = scale * sum(&codes) as f32;
-                    to.store(row, c - row * to.chunks, &codes, layout);
-                    c += 1;
-                }
+            match to.chunk {
+                16 => to.fill::<16>(row, x, block, precision, layout)?,
+                _ => to.fill::<32>(row, x, block, precision, layout)?,
             }
         }
         Ok(())
@@ -250,43 +262,32 @@ const MAX_ABS_MIN: f32 = 1e-33;
 /// chunks in the same few sets of the first-level cache, and push each other out.
 const ROW_GAP: usize = 64;
 
-/// The longest chunk.
-const CHUNK_MAX: usize = 32;
-
-/// The largest magnitude in `x`, or nothing where one is not finite. Compares bit patterns, which
-/// order like the magnitudes: integer maxima vectorise, those of floats don't.
+/// The largest magnitude in `x`; infinite or not a number where one is. Compares bit patterns,
+/// which order like the magnitudes: integer maxima vectorise, those of floats don't.
 #[inline(always)]
-fn max_abs(x: &[f32]) -> Option<f32> {
+fn max_abs<const CHUNK: usize>(x: &[f32; CHUNK]) -> f32 {
     let mut bits = 0i32;
     for x in x {
         bits = bits.max((x.to_bits() & 0x7fff_ffff) as i32);
     }
-    let max = f32::from_bits(bits as u32);
-    max.is_finite().then_some(max)
+    f32::from_bits(bits as u32)
 }
 
 /// `round(x * inverse)`, ties to even.
 #[inline(always)]
-fn codes(x: &[f32; CHUNK_MAX], inverse: f32) -> [i32; CHUNK_MAX] {
-    let mut codes = [0; CHUNK_MAX];
-    for (code, x) in codes.iter_mut().zip(x) {
-        *code = rounded(x * inverse);
+fn codes<const CHUNK: usize>(x: &[f32; CHUNK], inverse: f32) -> [i32; CHUNK] {
+    let mut codes = [0; CHUNK];
+    for i in 0..CHUNK {
+        codes[i] = rounded(x[i] * inverse);
     }
     codes
 }
 
-/// In lanes, which the compiler puts into a vector.
 #[inline(always)]
-fn sum(codes: &[i32; CHUNK_MAX]) -> i32 {
-    let mut lanes = [0i32; 8];
-    for codes in codes.as_chunks::<8>().0 {
-        for lane in 0..8 {
-            lanes[lane] = lanes[lane].wrapping_add(codes[lane]);
-        }
-    }
+fn sum<const CHUNK: usize>(codes: &[i32; CHUNK]) -> i32 {
     let mut sum = 0i32;
-    for lane in lanes {
-        sum = sum.wrapping_add(lane);
+    for code in codes {
+        sum = sum.wrapping_add(*code);
     }
     sum
 }
@@ -303,9 +304,9 @@ fn rounded(x: f32) -> i32 {
 /// (`smlal` into 16 bits, twice) are exact. The high one is the code by 255, rounded: no code lies
 /// so near the middle of two that f32 could err.
 #[inline(always)]
-fn digits(codes: &[i32; CHUNK_MAX]) -> ([i8; CHUNK_MAX], [i8; CHUNK_MAX]) {
-    let (mut highs, mut lows) = ([0; CHUNK_MAX], [0; CHUNK_MAX]);
-    for i in 0..CHUNK_MAX {
+fn digits<const CHUNK: usize>(codes: &[i32; CHUNK]) -> ([i8; CHUNK], [i8; CHUNK]) {
+    let (mut highs, mut lows) = ([0; CHUNK], [0; CHUNK]);
+    for i in 0..CHUNK {
         let high = rounded(codes[i] as f32 * (1.0 / DIGIT_BASE as f32));
         highs[i] = high as i8;
         lows[i] = codes[i].wrapping_sub(high.wrapping_mul(DIGIT_BASE)) as i8;

@@ -24,6 +24,7 @@ pub struct Matrix<'a> {
     scales: &'a [f32],
     /// One byte for each scale; `None`: `2^(bits-1)` everywhere.
     zero_points: Option<&'a [u8]>,
+    cached: bool,
 }
 
 impl<'a> Matrix<'a> {
@@ -41,7 +42,12 @@ impl<'a> Matrix<'a> {
         let row_bytes = row_bytes(bits, k, block);
         debug_assert!(codes.len() == n * row_bytes);
         debug_assert!(scales.len() == n * blocks(k, block));
-        Self { codes, bits, n, k, row_bytes, block, scales, zero_points }
+        Self { codes, bits, n, k, row_bytes, block, scales, zero_points, cached: false }
+    }
+
+    /// Whether its codes are expected in the last-level cache. Without, it is not.
+    pub fn cached(self, cached: bool) -> Self {
+        Self { cached, ..self }
     }
 
     pub fn n(&self) -> usize {
@@ -130,6 +136,7 @@ impl Job<'_> {
         self.kernel.multiply(&mut Panel {
             weights,
             bits,
+            cached: matrix.cached,
             stride,
             rows: rows.len(),
             scales: match matrix.block {

@@ -47,6 +47,15 @@ pub trait Kernel: Send + Sync {
     fn multiply(&self, panel: &mut Panel<'_>);
 }
 
+/// Whether weights of so many bytes stay in the last-level cache from one run to the next: they
+/// take at most half of it. Never where its size is not known.
+pub fn cache_holds(bytes: u64) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return bytes <= x86_64::last_level_bytes() / 2;
+    #[cfg(not(target_arch = "x86_64"))]
+    return bytes == 0;
+}
+
 impl std::fmt::Debug for dyn Kernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())

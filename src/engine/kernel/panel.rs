@@ -29,6 +29,8 @@ pub struct Panel<'a> {
     pub weights: &'a [u8],
     /// 8; or 4, low halves of bytes first, if chunks are of 32.
     pub bits: u8,
+    /// Whether they are expected in a cache: those of memory must be asked for further ahead.
+    pub cached: bool,
     pub stride: usize,
     pub rows: usize,
     pub scales: Scales<'a>,

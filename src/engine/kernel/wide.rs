@@ -1,7 +1,7 @@
 //! Plain loops, compiled for the widest vectors that this CPU has.
 //!
-//! A target's baseline has 128-bit vectors on x86-64. What is passed to [`wide`] becomes part of a
-//! function that may use AVX2, and the compiler vectorises it once more.
+//! A target's baseline has 128-bit vectors on x86-64. What is passed to [`wide`] becomes part of
+//! functions that may use AVX2 or AVX-512, and the compiler vectorises it once for each.
 
 /// A computation with its operands.
 pub trait Wide {
@@ -18,6 +18,14 @@ pub trait Wide {
 #[inline]
 pub fn wide<W: Wide>(computation: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512vl")
+        && std::arch::is_x86_feature_detected!("avx512bw")
+        && std::arch::is_x86_feature_detected!("avx512dq")
+    {
+        // SAFETY: the features are there.
+        return unsafe { avx512(computation) };
+    }
+    #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
         // SAFETY: the features are there.
         return unsafe { avx2(computation) };
@@ -28,6 +36,12 @@ pub fn wide<W: Wide>(computation: W) -> W::Output {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn avx2<W: Wide>(computation: W) -> W::Output {
+    computation.compute(true)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,avx512vl,avx512bw,avx512dq")]
+fn avx512<W: Wide>(computation: W) -> W::Output {
     computation.compute(true)
 }
 

@@ -11,9 +11,9 @@ use super::node::{Node, Result, check_dims};
 use super::projection::{Projection, Quantised, Weights};
 use super::tensors::TensorSource;
 use crate::engine::kernel::activations::Precision;
+use crate::engine::kernel::cache_holds;
 use crate::engine::kernel::matmul::{blocks, row_bytes};
 use crate::engine::mapping::Bytes;
-use std::sync::Arc;
 
 /// Positions of one projection's inputs, and what the specification calls it.
 struct Slots {
@@ -278,6 +278,7 @@ fn projection(
                 bits,
                 block,
                 codes: tensor.bytes.clone(),
+                cached: cache_holds(node.tensors.bytes()),
                 scales: scales
                     .floats()
                     .ok_or_else(|| wrong_type(&scales_role, scales, "float or float16"))?,
@@ -333,7 +334,7 @@ fn unpack_zero_points(
             (row[i / per_byte] >> shift) & ((1 << bits) - 1)
         }));
     }
-    Ok(Bytes::Heap(Arc::new(zeros)))
+    Ok(Bytes::heap(zeros))
 }
 
 /// Parses a `MatMulNBits` node with its weights.
@@ -370,6 +371,7 @@ pub fn parse_mat_mul_nbits(node: Node<'_>) -> Result<MatMulNBits> {
         bits,
         block: Some(block),
         codes: codes.bytes.clone(),
+        cached: cache_holds(node.tensors.bytes()),
         scales: scales.floats().ok_or_else(|| wrong_type("scales", scales, "float or float16"))?,
         zero_points,
     });

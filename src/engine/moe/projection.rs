@@ -34,6 +34,8 @@ pub struct Quantised {
     /// Elements of k that share a scale; `None`: a row.
     pub block: Option<usize>,
     pub codes: Bytes,
+    /// Whether the last-level cache holds all weights of the model.
+    pub cached: bool,
     /// `[experts, n]` or `[experts, n, blocks]`.
     pub scales: Floats,
     /// One byte for each scale.
@@ -133,12 +135,13 @@ impl Projection {
     }
 
     fn matrix<'a>(&self, weights: &'a Quantised, expert: usize) -> Matrix<'a> {
-        let Quantised { bits, block, codes, scales, zero_points } = weights;
+        let Quantised { bits, block, codes, cached, scales, zero_points } = weights;
         let code_bytes = self.n * row_bytes(*bits, self.k, *block);
         let scale_count = self.n * blocks(self.k, *block);
         let codes = &codes.as_slice()[expert * code_bytes..][..code_bytes];
         let own = expert * scale_count..(expert + 1) * scale_count;
         let zeros = zero_points.as_ref().map(|zeros| &zeros.as_slice()[own.clone()]);
-        Matrix::new(codes, *bits, self.n, self.k, *block, &scales.as_slice()[own], zeros)
+        let scales = &scales.as_slice()[own];
+        Matrix::new(codes, *bits, self.n, self.k, *block, scales, zeros).cached(*cached)
     }
 }

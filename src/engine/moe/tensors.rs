@@ -1,7 +1,6 @@
 //! The weights of a node: initializers, taken out of the protobuf or mapped from the bundle.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use half::f16;
 use tract_onnx::pb::{TensorProto, tensor_proto::DataType};
@@ -23,6 +22,11 @@ pub struct Tensors(HashMap<String, TensorSource>);
 impl Tensors {
     pub fn insert(&mut self, name: String, source: TensorSource) {
         self.0.insert(name, source);
+    }
+
+    /// Bytes of all of them.
+    pub fn bytes(&self) -> u64 {
+        self.0.values().map(|source| source.bytes.as_slice().len() as u64).sum()
     }
 
     pub fn get(&self, name: &str) -> Option<&TensorSource> {
@@ -50,7 +54,7 @@ impl TensorSource {
         }
         let dims =
             proto.dims.iter().map(|&dim| usize::try_from(dim).ok()).collect::<Option<_>>()?;
-        Some(Self { data_type, dims, bytes: Bytes::Heap(Arc::new(bytes)) })
+        Some(Self { data_type, dims, bytes: Bytes::heap(bytes) })
     }
 
     /// As f32 numbers: in place where they are such and aligned, else converted from f16 or f32.

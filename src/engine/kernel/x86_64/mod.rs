@@ -1,6 +1,7 @@
 //! Kernels for x86-64: AVX2, and the two VNNI extensions.
 
 mod avx2;
+mod cache;
 mod few;
 mod packed;
 mod vnni;
@@ -8,6 +9,8 @@ mod vnni_few;
 mod vnni_turned;
 
 use std::arch::x86_64::*;
+
+pub use cache::last_level_bytes;
 
 use super::Kernel;
 

@@ -19,7 +19,7 @@ pub const COLUMNS_MAX: usize = 4;
 /// Weight rows of a tile, and how many fours of them share what is read of x.
 const ROWS: usize = 8;
 const FOURS: usize = ROWS / 4;
-/// Chunks whose scales are turned at a time.
+/// Chunks whose scales are loaded together: half a vector.
 const GROUP: usize = 8;
 /// Pairs of chunks of all rows of x. They take 18 KiB and must stay in the first-level cache,
 /// beside weights that pass through it: with more, [`super::vnni_turned`] is faster.
@@ -69,15 +69,16 @@ pub unsafe fn multiply(panel: &mut Panel<'_>) -> usize {
 /// Where a tile's rows begin, and what is the same for all.
 struct Weights {
     codes: *const u8,
-    /// Where lines that are `FAR_BYTES` further are none of this matrix.
+    /// Where lines that are `FAR_BYTES` further are none of this matrix; none are asked for where
+    /// weights come from a cache.
     end: *const u8,
     stride: usize,
     scales: *const f32,
     blocks: usize,
     /// Chunks that share a scale: two to the power of this.
     block_bits: u32,
-    /// Which of a group's scales each of its chunks has.
-    scale_of: __m256i,
+    /// For each pair of chunks of a group, where in [`scales`] those of its lanes are.
+    scale_of: [__m512i; GROUP / 2],
     zero: u8,
 }
 
@@ -95,19 +96,27 @@ impl Weights {
         if panel.bits != 8 || panel.x.low_digits() != 0 || !chunks.is_power_of_two() {
             return None;
         }
-        let mut scale_of = [0i32; GROUP];
-        for (c, scale) in scale_of.iter_mut().enumerate() {
-            *scale = (c / chunks) as i32;
+        let block_bits = chunks.trailing_zeros();
+        let second = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+        let row = _mm512_setr_epi32(0, 8, 16, 24, 0, 8, 16, 24, 0, 8, 16, 24, 0, 8, 16, 24);
+        let mut scale_of = [row; GROUP / 2];
+        for p in 0..GROUP / 2 {
+            let chunk = _mm512_add_epi32(second, _mm512_set1_epi32(2 * p as i32));
+            let block = _mm512_srlv_epi32(chunk, _mm512_set1_epi32(block_bits as i32));
+            scale_of[p] = _mm512_add_epi32(row, block);
         }
         Some(Self {
             codes: panel.weights.as_ptr(),
-            end: panel.weights.as_ptr_range().end.wrapping_sub(FAR_BYTES),
+            end: if panel.cached {
+                std::ptr::null()
+            } else {
+                panel.weights.as_ptr_range().end.wrapping_sub(FAR_BYTES)
+            },
             stride: panel.stride,
             scales: scales.as_ptr(),
             blocks,
-            block_bits: chunks.trailing_zeros(),
-            // SAFETY: a load from an array of the vector's size.
-            scale_of: unsafe { _mm256_loadu_si256(scale_of.as_ptr().cast()) },
+            block_bits,
+            scale_of,
             zero,
         })
     }
@@ -230,16 +239,16 @@ unsafe fn tile<const M: usize>(
         while first < chunks {
             let count = GROUP.min(chunks.wrapping_sub(first));
             let scales = scales(weights, first, count);
+            let of =
+                |p: usize| scales.map(|[a, b]| _mm512_permutex2var_ps(a, weights.scale_of[p], b));
             for p in 0..count / 2 {
                 weights.ask(&mut ahead);
-                let own = [scales[0][p], scales[1][p]];
-                pair::<M, true>(weights, codes, &*x, own, &mut sums);
+                pair::<M, true>(weights, codes, &*x, of(p), &mut sums);
                 codes = codes.wrapping_add(64);
                 x = x.wrapping_add(1);
             }
             if count % 2 == 1 {
-                let own = [scales[0][count / 2], scales[1][count / 2]];
-                pair::<M, false>(weights, codes, &*x, own, &mut sums);
+                pair::<M, false>(weights, codes, &*x, of(count / 2), &mut sums);
             }
             first = first.wrapping_add(GROUP);
         }
@@ -281,44 +290,28 @@ unsafe fn pair<const M: usize, const BOTH: bool>(
     }
 }
 
-/// The scales of `count` chunks from `first` on: vector `[four][p]` has those of the chunks of
-/// pair `p`, each in two quarters, for the four's rows.
+/// The scales of `count` chunks from `first` on: a four's two vectors have those of its rows, one
+/// row behind the other.
 #[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
 #[inline]
-unsafe fn scales(weights: &Weights, first: usize, count: usize) -> [[__m512; GROUP / 2]; FOURS] {
+unsafe fn scales(weights: &Weights, first: usize, count: usize) -> [[__m512; 2]; FOURS] {
     let block = first >> weights.block_bits;
     let last = first.wrapping_add(count).wrapping_sub(1) >> weights.block_bits;
     let own = (1u32 << last.wrapping_sub(block).wrapping_add(1)).wrapping_sub(1) as __mmask8;
     let row = |j: usize| {
         let at = weights.blocks.wrapping_mul(j).wrapping_add(block);
         // SAFETY: the row has these blocks, as `check` has found.
-        let scales = unsafe { _mm256_maskz_loadu_ps(own, weights.scales.wrapping_add(at)) };
-        if weights.block_bits == 0 {
-            return _mm256_castps_pd(scales);
-        }
-        _mm256_castps_pd(_mm256_permutexvar_ps(weights.scale_of, scales))
+        unsafe { _mm256_castps_pd(_mm256_maskz_loadu_ps(own, weights.scales.wrapping_add(at))) }
     };
-    let mut rows = [_mm512_setzero_si512(); 4];
-    for j in 0..4 {
-        let both = _mm512_insertf64x4::<1>(_mm512_castpd256_pd512(row(j)), row(j + 4));
-        rows[j] = _mm512_castpd_si512(both);
+    let mut rows = [[_mm512_setzero_ps(); 2]; FOURS];
+    for four in 0..FOURS {
+        for h in 0..2 {
+            let j = 4 * four + 2 * h;
+            let both = _mm512_insertf64x4::<1>(_mm512_castpd256_pd512(row(j)), row(j + 1));
+            rows[four][h] = _mm512_castpd_ps(both);
+        }
     }
-    // Vector `i` now has in quarter `2 * four + h` the scales of chunk `4 * h + i`.
-    let [a, b, c, d] = fours(rows).map(|v| _mm512_castsi512_ps(v));
-    [
-        [
-            _mm512_shuffle_f32x4::<0x00>(a, b),
-            _mm512_shuffle_f32x4::<0x00>(c, d),
-            _mm512_shuffle_f32x4::<0x55>(a, b),
-            _mm512_shuffle_f32x4::<0x55>(c, d),
-        ],
-        [
-            _mm512_shuffle_f32x4::<0xaa>(a, b),
-            _mm512_shuffle_f32x4::<0xaa>(c, d),
-            _mm512_shuffle_f32x4::<0xff>(a, b),
-            _mm512_shuffle_f32x4::<0xff>(c, d),
-        ],
-    ]
+    rows
 }
 
 /// The sum of a vector's quarters.

@@ -95,7 +95,7 @@ unsafe fn pass<const BITS: usize, const DIGITS: usize>(
         let distance = LANES * panel.stride;
         let mut next = rows.wrapping_add(distance);
         let end = panel.weights.as_ptr_range().end;
-        let far_end = end.wrapping_sub(distance);
+        let far_end = if panel.cached { std::ptr::null() } else { end.wrapping_sub(distance) };
         let (mut next_scales, scale_lines) = match panel.scales {
             Scales::Row(scales) => (scales.as_ptr(), 0),
             Scales::Block { scales, blocks, chunks } => {
