@@ -1,18 +1,20 @@
 """Times moed and onnxruntime on the same files and the same inputs, in turns.
 
-    python compare.py --peer PROGRAM --models DIRECTORY [--rounds N] [--shapes s,m,g] [--rows 1,8,64]
+    python compare.py --peer PROGRAM --models DIRECTORY [--ggml PROGRAM] [--rounds N]
+                      [--shapes s,m,g] [--rows 1,8,64]
 
-Both compute on one thread, a few milliseconds each in turn, so that whatever else the machine does
-meets both. A figure is the tenth percentile of the thread's CPU time over all runs: what a call
+With --ggml, q8_b32 is also computed by ggml. All compute on one thread, a few milliseconds each in
+turn, so that whatever else the machine does meets all. A figure is the tenth percentile of the thread's CPU time over all runs: what a call
 costs when it is not disturbed. Outputs are compared first: wrong answers are not timed.
 """
 
 import argparse
+import contextlib
 import gc
-import tempfile
 import time
 from pathlib import Path
 
+import ggml
 import models
 import moed
 import numpy as np
@@ -27,16 +29,6 @@ BATCH_SECONDS = 0.02
 # Largest difference between the two sides' outputs, in units of their rms. Both round activations
 # to 8 bits where weights are in blocks; a code that falls on the other side shows.
 DIFFERENCE_MAX = 0.05
-
-# Of one run of each on another machine of this kind, microseconds of CPU on one thread: ggml
-# (d99724f2, Q8_0, AVX2, MUL_MAT_ID with SwiGLU) and onnxruntime 1.32.0 on q8_b32. ggml's is scaled
-# by how onnxruntime does here.
-GGML = {("s", 1): 47, ("s", 8): 363, ("s", 64): 3247,
-        ("m", 1): 272, ("m", 8): 2396, ("m", 64): 14026,
-        ("g", 1): 1411, ("g", 8): 7996, ("g", 64): 44732}
-ONNXRUNTIME_BESIDE_GGML = {("s", 1): 83, ("s", 8): 426, ("s", 64): 3410,
-                           ("m", 1): 371, ("m", 8): 2710, ("m", 64): 12327,
-                           ("g", 1): 1546, ("g", 8): 7065, ("g", 64): 35521}
 
 # Buffers that no cache holds, and that the last-level cache does.
 DRAM_MIB, CACHE_MIB = 64, 8
@@ -88,13 +80,7 @@ class Moed:
         ]
         self.peer.ask("inputs", self.name, rows, *files)
 
-    def run(self, rows, count):
-        self.peer.ask("run", self.name, rows, count)
-
-    def output(self, rows, dims):
-        with tempfile.NamedTemporaryFile() as file:
-            self.peer.ask("output", self.name, rows, 0, file.name)
-            return np.fromfile(file.name, "<f4").reshape(dims)
+    run, output = moed.run, moed.output
 
     def total(self, rows):
         """(tenth percentile in us, runs, bytes of experts' weights read by a run)"""
@@ -114,10 +100,15 @@ class WrongAnswer(Exception):
 def compare_outputs(rows, ours, theirs):
     expected = theirs.output(rows)
     try:
-        difference = ours.output(rows, expected.shape) - expected
+        output = ours.output(rows, expected.shape)
     except RuntimeError as error:
         raise WrongAnswer(str(error)) from error
-    relative = float(np.abs(difference).max() / np.sqrt(np.mean(expected**2)))
+    return difference(output, expected)
+
+
+def difference(output, expected):
+    """The largest, in units of the rms."""
+    relative = float(np.abs(output - expected).max() / np.sqrt(np.mean(expected**2)))
     if not relative <= DIFFERENCE_MAX:
         raise WrongAnswer(f"outputs differ by {relative:.3g} of their rms")
     return relative
@@ -134,12 +125,13 @@ def batch(side, rows):
     return max(1, min(1000, round(BATCH_SECONDS / min(seconds))))
 
 
-def shape_figures(peer, directory, shape_name, all_rows, rounds, failures):
+def shape_figures(peer, third, directory, shape_name, all_rows, rounds, failures):
     """Times all variants of a shape. Gives {rows: (us of q8_b32, bytes that it reads)}."""
     every = {}
     for variant in (*models.VARIANTS, models.SAME, models.EMPTY):
         theirs = Onnxruntime(directory, file_of(shape_name, variant))
         every[variant] = (Moed(peer, directory, shape_name, variant, theirs.ports), theirs)
+    third = third and ggml.Ggml(third, directory, shape_name)
     found = {}
     for rows in all_rows:
         sides, counts, differences = {}, {}, []
@@ -154,6 +146,12 @@ def shape_figures(peer, directory, shape_name, all_rows, rounds, failures):
                 continue
             sides[variant] = (ours, theirs)
             counts[variant] = [batch(side, rows) for side in (ours, theirs)]
+        third_count = 0
+        if third:
+            third.inputs(rows)
+            expected = every["q8_b32"][1].output(rows)
+            differences.append(difference(third.output(rows, expected.shape), expected))
+            third_count = batch(third, rows)
         gc.disable()
         for turn in range(rounds):
             for variant, both in sides.items():
@@ -161,18 +159,20 @@ def shape_figures(peer, directory, shape_name, all_rows, rounds, failures):
                     continue
                 for i in (0, 1) if turn % 2 else (1, 0):
                     both[i].run(rows, counts[variant][i])
+            if third:
+                third.run(rows, third_count)
             peer.ask("bandwidth", DRAM_MIB, 1)
             peer.ask("bandwidth", CACHE_MIB, 4)
         gc.enable()
         worst = max(differences, default=0)
         note(f"{shape_name} rows {rows}: outputs differ by at most {worst:.2g} of their rms")
-        q8_b32 = cell_figures(f"{shape_name}_rows{rows}", (shape_name, rows), sides)
+        q8_b32 = cell_figures(f"{shape_name}_rows{rows}", (shape_name, rows), sides, third)
         if q8_b32:
             found[rows] = q8_b32
     return found
 
 
-def cell_figures(cell, key, sides):
+def cell_figures(cell, key, sides, third):
     shape, rows = models.SHAPES[key[0]], key[1]
     ours = {variant: moed_side.total(rows) for variant, (moed_side, _) in sides.items()}
     theirs = {variant: their_side.total(rows) for variant, (_, their_side) in sides.items()}
@@ -185,9 +185,10 @@ def cell_figures(cell, key, sides):
     if "q8_b32" not in sides:
         return None
     time_us, _, read = ours["q8_b32"]
-    ggml = GGML[key] * theirs["q8_b32"][0] / ONNXRUNTIME_BESIDE_GGML[key]
-    figure(f"{cell}_ggml_scaled", ggml, "us")
-    figure(f"{cell}_ggml_ratio_scaled", ggml / time_us, "x")
+    if third:
+        third_us, _ = third.total(rows)
+        figure(f"{cell}_q8_b32_ggml", third_us, "us")
+        figure(f"{cell}_q8_b32_ggml_ratio", third_us / time_us, "x")
     # A dense layer as large as one row's experts, and one as large as all of them.
     for variant in ("dense_act_nb8", "dense_all_nb8"):
         if variant in sides:
@@ -226,6 +227,7 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("--peer", required=True)
     arguments.add_argument("--models", required=True, type=Path)
+    arguments.add_argument("--ggml", metavar="PROGRAM", help="ggml.c, built")
     arguments.add_argument("--rounds", type=int, default=60)
     arguments.add_argument("--shapes", default=",".join(models.SHAPES))
     arguments.add_argument("--rows", default=",".join(map(str, models.ROWS)))
@@ -233,14 +235,16 @@ def main():
     given.models = given.models.resolve()
     shapes = given.shapes.split(",")
     models.make(given.models, shapes)
-    with moed.Peer(given.peer) as peer:
+    with contextlib.ExitStack() as stack:
+        peer = stack.enter_context(moed.Peer(given.peer, "serve"))
+        third = given.ggml and stack.enter_context(moed.Peer(given.ggml))
         kernel = peer.ask("kernel")["kernel"]
         note(f"onnxruntime {onnxruntime.__version__}; moed's kernel: {kernel}; one thread each; "
              f"us are the tenth percentile of CPU time; load average {moed.load_average()}")
         rows = [int(rows) for rows in given.rows.split(",")]
         failures = []
         found = {
-            shape: shape_figures(peer, given.models, shape, rows, given.rounds, failures)
+            shape: shape_figures(peer, third, given.models, shape, rows, given.rounds, failures)
             for shape in shapes
         }
         bandwidth_figures(peer, found)

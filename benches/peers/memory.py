@@ -64,7 +64,7 @@ def read_ahead(path):
 def load_figures(program, directory):
     walls, added = [], []
     for _ in range(LOADS):
-        with moed.Peer(program) as peer:
+        with moed.Peer(program, "serve") as peer:
             loaded = moed.load_model(peer, directory, NAME)
         walls.append(int(loaded["wall_ns"]) / 1e6)
         added.append(int(loaded["anonymous_kib"]) / 1024)
@@ -106,7 +106,7 @@ def page_figures(program, directory):
         note(f"{left / MIB:.1f} MiB of {file.name} stay in the page cache: another process maps "
              "it, or it lies on tmpfs")
     ports = (models.X, models.ROUTER)
-    with moed.Peer(program) as peer:
+    with moed.Peer(program, "serve") as peer:
         loaded = moed.load_model(peer, directory, NAME)
         figure(f"load_{NAME}_cold_moed", int(loaded["wall_ns"]) / 1e6, "ms")
         mapping = peer.ask("pages", file)

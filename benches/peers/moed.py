@@ -2,12 +2,15 @@
 
 import os
 import subprocess
+import tempfile
+
+import numpy as np
 
 
 class Peer:
-    def __init__(self, program):
+    def __init__(self, program, *arguments):
         self.process = subprocess.Popen(
-            [program, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def ask(self, *words):
@@ -26,6 +29,18 @@ class Peer:
     def __exit__(self, *_):
         self.process.stdin.close()
         self.process.wait()
+
+
+def run(side, rows, count):
+    """`run` of a side that has a peer and a name."""
+    side.peer.ask("run", side.name, rows, count)
+
+
+def output(side, rows, dims):
+    """Its output on the first set of inputs."""
+    with tempfile.NamedTemporaryFile() as file:
+        side.peer.ask("output", side.name, rows, 0, file.name)
+        return np.fromfile(file.name, "<f4").reshape(dims)
 
 
 def load_model(peer, directory, name, alias=None):

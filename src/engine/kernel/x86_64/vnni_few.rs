@@ -16,9 +16,6 @@ use crate::engine::kernel::panel::{Panel, Scales, Zeros};
 
 /// Rows of x.
 pub const COLUMNS_MAX: usize = 4;
-/// Weight rows of a tile, and how many fours of them share what is read of x.
-const ROWS: usize = 8;
-const FOURS: usize = ROWS / 4;
 /// Chunks whose scales are loaded together: half a vector.
 const GROUP: usize = 8;
 /// Pairs of chunks of all rows of x. They take 18 KiB and must stay in the first-level cache,
@@ -27,8 +24,8 @@ const PAIRS_MAX: usize = 48;
 /// How far beyond the rows that come next those are that the second-level cache is asked for. The
 /// first has too few slots for lines that are on their way from memory.
 const FAR_BYTES: usize = 8192;
-/// Tiles from those whose scales are read to those whose scales are asked for.
-const SCALES_AHEAD: usize = 2;
+/// Rows from those whose scales are read to those whose scales are asked for.
+const SCALES_AHEAD_ROWS: usize = 16;
 
 /// Two chunks of a row of x.
 #[derive(Clone, Copy)]
@@ -41,7 +38,7 @@ struct Pair {
     scale: __m512,
 }
 
-/// Multiplies the first rows of the panel, as many as make whole tiles; returns how many. None
+/// Multiplies the first rows of the panel, as many as make whole fours; returns how many. None
 /// unless [`Weights::of`] has them and x is not too long.
 ///
 /// # Safety
@@ -51,19 +48,24 @@ struct Pair {
 pub unsafe fn multiply(panel: &mut Panel<'_>) -> usize {
     let Some(weights) = Weights::of(panel) else { return 0 };
     let pairs = panel.x.chunks().div_ceil(2) * panel.columns.len();
-    if panel.rows < ROWS || pairs > PAIRS_MAX {
+    if pairs > PAIRS_MAX {
         return 0;
     }
+    // Two fours of weight rows share what is read of x. But memory is read fastest in order, and
+    // the fewer rows a tile has, the nearer to that it is; with four rows of x, it is no longer
+    // what takes the time.
     // SAFETY: the caller's conditions.
     unsafe {
-        match panel.columns.len() {
-            1 => tiles::<1>(panel, weights),
-            2 => tiles::<2>(panel, weights),
-            3 => tiles::<3>(panel, weights),
-            _ => tiles::<COLUMNS_MAX>(panel, weights),
+        match (panel.columns.len(), panel.cached) {
+            (1, false) => tiles::<1, 1>(panel, weights),
+            (1, true) => tiles::<1, 2>(panel, weights),
+            (2, false) => tiles::<2, 1>(panel, weights),
+            (2, true) => tiles::<2, 2>(panel, weights),
+            (3, false) => tiles::<3, 1>(panel, weights),
+            (3, true) => tiles::<3, 2>(panel, weights),
+            _ => tiles::<COLUMNS_MAX, 2>(panel, weights),
         }
     }
-    panel.rows / ROWS * ROWS
 }
 
 /// Where a tile's rows begin, and what is the same for all.
@@ -122,40 +124,41 @@ impl Weights {
     }
 
     /// The tile after this one.
-    fn advance(&mut self) {
-        self.codes = self.codes.wrapping_add(ROWS * self.stride);
-        self.scales = self.scales.wrapping_add(ROWS * self.blocks);
+    fn advance(&mut self, rows: usize) {
+        self.codes = self.codes.wrapping_add(rows * self.stride);
+        self.scales = self.scales.wrapping_add(rows * self.blocks);
     }
 
     /// What a tile asks for: rows lie one behind the other, so as many bytes as are read, one
     /// distance ahead, cover the rows that follow.
-    fn ahead(&self) -> Ahead {
-        let distance = self.stride.wrapping_mul(ROWS).max(PREFETCH_BYTES);
-        let tiles = self.blocks.wrapping_mul(SCALES_AHEAD * ROWS);
+    fn ahead(&self, rows: usize) -> Ahead {
+        let distance = self.stride.wrapping_mul(rows).max(PREFETCH_BYTES);
+        let scales = self.blocks.wrapping_mul(SCALES_AHEAD_ROWS);
         Ahead {
             codes: self.codes.wrapping_add(distance),
-            scales: self.scales.wrapping_add(tiles).cast(),
+            scales: self.scales.wrapping_add(scales).cast(),
         }
     }
 
     /// Asks for as many bytes as two chunks of a tile's rows have, and moves on.
     #[inline(always)]
-    fn ask(&self, ahead: &mut Ahead) {
+    fn ask<const FOURS: usize>(&self, ahead: &mut Ahead) {
+        let rows = 4 * FOURS;
         // SAFETY: any address may be asked for.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.scales.cast()) };
-        for line in 0..ROWS {
+        for line in 0..rows {
             // SAFETY: the same.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.codes.wrapping_add(line * 64).cast()) };
         }
         if ahead.codes < self.end {
             let far = ahead.codes.wrapping_add(FAR_BYTES);
-            for line in 0..ROWS {
+            for line in 0..rows {
                 // SAFETY: the same.
                 unsafe { _mm_prefetch::<_MM_HINT_T1>(far.wrapping_add(line * 64).cast()) };
             }
         }
-        ahead.codes = ahead.codes.wrapping_add(ROWS * 64);
-        ahead.scales = ahead.scales.wrapping_add((ROWS * 8) >> self.block_bits);
+        ahead.codes = ahead.codes.wrapping_add(rows * 64);
+        ahead.scales = ahead.scales.wrapping_add((rows * 8) >> self.block_bits);
     }
 }
 
@@ -165,8 +168,12 @@ struct Ahead {
     scales: *const u8,
 }
 
+/// As many weight rows as make whole fours, `FOURS` fours at a time; returns how many rows.
 #[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
-unsafe fn tiles<const M: usize>(panel: &mut Panel<'_>, mut weights: Weights) {
+unsafe fn tiles<const M: usize, const FOURS: usize>(
+    panel: &mut Panel<'_>,
+    mut weights: Weights,
+) -> usize {
     let chunks = panel.x.chunks();
     // `[pairs of chunks][M]`
     let mut x = [const { MaybeUninit::<Pair>::uninit() }; PAIRS_MAX];
@@ -178,21 +185,41 @@ unsafe fn tiles<const M: usize>(panel: &mut Panel<'_>, mut weights: Weights) {
         }
     }
     let x = x.as_ptr().cast::<[Pair; M]>();
+    let whole = panel.rows / 4 * 4;
     let mut out = panel.out.as_mut_ptr();
-    for _ in 0..panel.rows / ROWS {
+    for _ in 0..whole / (4 * FOURS) {
         // SAFETY: the rows are inside the panel, and so are their scales and products; x has been
         // written.
-        unsafe {
-            let sums = tile(&weights, x, chunks);
-            for m in 0..M {
-                let out = out.wrapping_add(m * panel.out_stride);
-                for (four, &sums) in sums[m].iter().enumerate() {
-                    _mm_storeu_ps(out.wrapping_add(4 * four), quarters_sum(sums));
-                }
+        unsafe { tile::<M, FOURS>(&weights, x, chunks, out, panel.out_stride) };
+        out = out.wrapping_add(4 * FOURS);
+        weights.advance(4 * FOURS);
+    }
+    if !whole.is_multiple_of(4 * FOURS) {
+        // SAFETY: the same. `FOURS` is two at most.
+        unsafe { tile::<M, 1>(&weights, x, chunks, out, panel.out_stride) };
+    }
+    whole
+}
+
+/// Multiplies `4 * FOURS` weight rows with `M` rows of x.
+#[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
+#[inline]
+unsafe fn tile<const M: usize, const FOURS: usize>(
+    weights: &Weights,
+    x: *const [Pair; M],
+    chunks: usize,
+    out: *mut f32,
+    out_stride: usize,
+) {
+    // SAFETY: the caller's conditions.
+    unsafe {
+        let sums = tile_sums::<M, FOURS>(weights, x, chunks);
+        for m in 0..M {
+            let out = out.wrapping_add(m.wrapping_mul(out_stride));
+            for (four, &sums) in sums[m].iter().enumerate() {
+                _mm_storeu_ps(out.wrapping_add(4 * four), quarters_sum(sums));
             }
         }
-        out = out.wrapping_add(ROWS);
-        weights.advance();
     }
 }
 
@@ -221,34 +248,34 @@ unsafe fn laid_out(codes: *const u8, scales: &[f32], zero: u8) -> Pair {
     Pair { codes, off, scale: _mm512_mask_blend_ps(0xff00, first, second) }
 }
 
-/// `ROWS` weight rows times `M` rows of x: in each lane the sum of a quarter for a row.
+/// In each lane the sum of a quarter for a row.
 #[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
 #[inline]
-unsafe fn tile<const M: usize>(
+unsafe fn tile_sums<const M: usize, const FOURS: usize>(
     weights: &Weights,
     mut x: *const [Pair; M],
     chunks: usize,
 ) -> [[__m512; FOURS]; M] {
     let mut sums = [[_mm512_setzero_ps(); FOURS]; M];
     let mut codes = weights.codes;
-    let mut ahead = weights.ahead();
+    let mut ahead = weights.ahead(4 * FOURS);
     let mut first = 0;
     // SAFETY: rows and x are as long as `check` has found them. Wrapping arithmetic: an overflow
     // check in the inner loop costs as much as its work.
     unsafe {
         while first < chunks {
             let count = GROUP.min(chunks.wrapping_sub(first));
-            let scales = scales(weights, first, count);
+            let scales = scales::<FOURS>(weights, first, count);
             let of =
                 |p: usize| scales.map(|[a, b]| _mm512_permutex2var_ps(a, weights.scale_of[p], b));
             for p in 0..count / 2 {
-                weights.ask(&mut ahead);
-                pair::<M, true>(weights, codes, &*x, of(p), &mut sums);
+                weights.ask::<FOURS>(&mut ahead);
+                pair::<M, FOURS, true>(weights, codes, &*x, of(p), &mut sums);
                 codes = codes.wrapping_add(64);
                 x = x.wrapping_add(1);
             }
             if count % 2 == 1 {
-                pair::<M, false>(weights, codes, &*x, of(count / 2), &mut sums);
+                pair::<M, FOURS, false>(weights, codes, &*x, of(count / 2), &mut sums);
             }
             first = first.wrapping_add(GROUP);
         }
@@ -259,7 +286,7 @@ unsafe fn tile<const M: usize>(
 /// Adds two chunks of the rows, or one, to their sums.
 #[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
 #[inline]
-unsafe fn pair<const M: usize, const BOTH: bool>(
+unsafe fn pair<const M: usize, const FOURS: usize, const BOTH: bool>(
     weights: &Weights,
     codes: *const u8,
     x: &[Pair; M],
@@ -294,7 +321,11 @@ unsafe fn pair<const M: usize, const BOTH: bool>(
 /// row behind the other.
 #[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
 #[inline]
-unsafe fn scales(weights: &Weights, first: usize, count: usize) -> [[__m512; 2]; FOURS] {
+unsafe fn scales<const FOURS: usize>(
+    weights: &Weights,
+    first: usize,
+    count: usize,
+) -> [[__m512; 2]; FOURS] {
     let block = first >> weights.block_bits;
     let last = first.wrapping_add(count).wrapping_sub(1) >> weights.block_bits;
     let own = (1u32 << last.wrapping_sub(block).wrapping_add(1)).wrapping_sub(1) as __mmask8;
