@@ -540,7 +540,7 @@ fn every_kernel_that_this_cpu_has_the_instructions_for_is_available() {
         [("neon", true), ("dotprod", has!("dotprod")), ("i8mm", has!("dotprod") && has!("i8mm"))]
     };
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let wanted: [(&str, bool); 0] = [];
+    let wanted = [("neon", cfg!(arm_neon))];
     let wanted = wanted.iter().filter(|(_, has)| *has).map(|(name, _)| *name);
     let expected: Vec<_> = std::iter::once("scalar").chain(wanted).collect();
     let names: Vec<_> = available().iter().map(|kernel| kernel.name()).rev().collect();

@@ -23,6 +23,8 @@ pub mod wide;
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+#[cfg(arm_neon)]
+mod arm;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 

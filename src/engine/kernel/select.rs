@@ -45,7 +45,9 @@ fn detected() -> Vec<&'static dyn Kernel> {
     return super::x86_64::detected();
     #[cfg(target_arch = "aarch64")]
     return super::aarch64::detected();
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[cfg(arm_neon)]
+    return super::arm::detected();
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", arm_neon)))]
     return Vec::new();
 }
 
