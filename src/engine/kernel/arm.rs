@@ -1,9 +1,9 @@
 //! The kernel for ARMv7 with NEON: a Raspberry Pi whose system has 32 bits.
 //!
-//! In assembly, because Rust has no intrinsics for it that are stable, and what its compiler makes of
-//! plain loops for it is hardly faster than no vectors. Bytes are multiplied into 16-bit lanes as in
-//! `aarch64::neon`, which says why that is exact. Two weight rows are computed together: these CPUs
-//! start instructions in order, so each must have another one to wait beside.
+//! In assembly, because Rust's intrinsics for it are not stable, and the compiler makes little of
+//! plain loops. Bytes are multiplied into 16-bit lanes as in `aarch64::neon`, which says why that is
+//! exact. Two weight rows are computed together: these CPUs start instructions in order, so each
+//! must have another one to wait beside.
 //!
 //! Compiled where `.cargo/config.toml` sets `arm_neon`.
 
@@ -62,6 +62,9 @@ impl Isa for Neon {
         dots: &Dots<N, M>,
     ) -> [[f32; N]; M] {
         let mut sums = [[0f32; N]; M];
+        if dots.chunks == 0 {
+            return sums;
+        }
         for m in 0..M {
             for n in (0..N).step_by(2) {
                 // The last of an odd number of rows is its own neighbour.
@@ -115,7 +118,7 @@ macro_rules! two_rows {
     ($name:ident, $mask:literal, $load_x:expr, [$($load_weights:literal),*]
      $(, low: $load_low_digits:expr)?) => {
         /// # Safety
-        /// The CPU has NEON, and the pointers are good for `chunks` chunks, of which there are some.
+        /// The CPU has NEON, and the pointers are good for `chunks` chunks, one at least.
         unsafe fn $name(self) -> [f32; 2] {
             let mut sums = [0f32; 2];
             // SAFETY: it reads what the caller vouches for, and writes `sums`.
