@@ -1,9 +1,9 @@
 //! The kernel for ARMv7 with NEON: a Raspberry Pi whose system has 32 bits.
 //!
 //! In assembly, because Rust's intrinsics for it are not stable, and the compiler makes little of
-//! plain loops. Bytes are multiplied into 16-bit lanes as in `aarch64::neon`, which says why that is
-//! exact. Two weight rows are computed together: these CPUs start instructions in order, so each
-//! must have another one to wait beside.
+//! plain loops. Bytes are multiplied into 16-bit lanes as in `aarch64::neon`, which says why that
+//! is exact. Two weight rows are computed together: these CPUs start instructions in order, so
+//! each must have another one to wait beside.
 //!
 //! Compiled where `.cargo/config.toml` sets `arm_neon`.
 
