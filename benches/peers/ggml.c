@@ -1,6 +1,7 @@
 /*
- * ggml's side of compare.py: a layer of experts as llama.cpp builds it (build_moe_ffn), with weights
- * in Q8_0, on one thread. Routing comes with the input: it is not ggml's to compute here.
+ * ggml's side of compare.py: a layer of experts of the operators that llama.cpp's build_moe_ffn uses,
+ * with weights in Q8_0, on one thread. It does less than the other sides: which experts run, and how
+ * they are weighed, comes with the input. On ARM, llama.cpp would repack Q8_0, which this does not.
  *
  * Speaks as ../peer.rs does: a command a line, answered with `ok key=value ...`; what is wrong ends
  * the program.
@@ -20,7 +21,7 @@
 #include "ggml.h"
 
 enum { NAMES_MAX = 8, LINE_BYTES_MAX = 4096, ROWS_MAX = 64, RUNS_MAX = 1 << 20 };
-/* A page. Weights and buffers begin at one, as they do where llama.cpp maps them. */
+/* A page: no buffer shares one. */
 enum { ALIGNMENT = 4096, CONTEXT_BYTES = 1 << 20 };
 
 struct workload {
@@ -96,11 +97,14 @@ static void build(struct model *model, struct workload *load, int rows, int k) {
     struct ggml_tensor *inner = ggml_mul_mat_id(context, model->fc1, load->x, load->ids);
     inner = ggml_swiglu(context, inner);
     struct ggml_tensor *outer = ggml_mul_mat_id(context, model->fc2, inner, load->ids);
-    outer = ggml_mul(context, outer, load->weights);
+    outer = ggml_mul_inplace(context, outer, load->weights);
     for (int i = 0; i < k; i++) {
         struct ggml_tensor *one = ggml_view_2d(context, outer, model->hidden, rows, outer->nb[2],
                                                (size_t)i * outer->nb[1]);
-        load->y = i == 0 ? one : ggml_add(context, load->y, one);
+        /* A view may not be added to in place: rows of the other experts lie in between. */
+        load->y = i == 0   ? one
+                  : i == 1 ? ggml_add(context, load->y, one)
+                           : ggml_add_inplace(context, load->y, one);
     }
     load->graph = ggml_new_graph(context);
     ggml_build_forward_expand(load->graph, load->y);
@@ -171,6 +175,7 @@ static void answer(char *line) {
         load->all_ids = contents(words[5], &bytes);
         load->all_weights = contents(words[6], &bytes);
         load->times_ns = buffer(RUNS_MAX * sizeof(long));
+        load->runs = 0;
         printf("ok sets=%zu\n", load->sets);
     } else if (load->sets == 0) {
         fail("no inputs", words[2]);
@@ -184,8 +189,9 @@ static void answer(char *line) {
     } else if (count == 3 && strcmp(words[0], "total") == 0) {
         qsort(load->times_ns, load->runs, sizeof(long), longer);
         printf("ok runs=%zu cpu_p10_ns=%ld\n", load->runs, load->times_ns[load->runs / 10]);
-    } else if (count == 5 && strcmp(words[0], "output") == 0) {
-        run(load, (size_t)atoi(words[3]));
+    } else if (count == 5 && strcmp(words[0], "output") == 0 &&
+               strtoul(words[3], NULL, 10) < load->sets) {
+        run(load, strtoul(words[3], NULL, 10));
         FILE *file = fopen(words[4], "wb");
         size_t bytes = ggml_nbytes(load->y);
         if (!file || fwrite(load->y->data, 1, bytes, file) != bytes) fail("write", words[4]);

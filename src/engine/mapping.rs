@@ -20,12 +20,15 @@ pub enum Bytes {
 /// A line of any cache. A vector that straddles two takes as long to load as two.
 const LINE_BYTES: usize = 64;
 
+/// Tensors that are shorter stay where they are.
+const MOVED_BYTES_MIN: usize = 4096;
+
 impl Bytes {
-    /// Bytes on the heap, moved to where a line begins, as tensors in files usually do.
+    /// Bytes on the heap; of larger tensors, moved to where a line begins, as those in files do.
     pub fn heap(bytes: Vec<u8>) -> Self {
         let len = bytes.len();
         let to_line = |bytes: &Vec<u8>| bytes.as_ptr().addr().wrapping_neg() % LINE_BYTES;
-        if to_line(&bytes) == 0 {
+        if to_line(&bytes) == 0 || len < MOVED_BYTES_MIN {
             return Self::Heap { bytes: Arc::new(bytes), range: 0..len };
         }
         let mut moved = Vec::with_capacity(len + LINE_BYTES);

@@ -161,17 +161,23 @@ impl Activations {
         for (c, max) in sums.iter_mut().enumerate() {
             *max = max_abs(whole.get(c).unwrap_or(&last));
         }
-        if sums.iter().any(|max| !max.is_finite()) {
+        let mut is_finite = true;
+        for max in sums.iter() {
+            is_finite &= max.is_finite();
+        }
+        if !is_finite {
             return Err(NotFinite { row });
         }
         if block > CHUNK {
             for sums in sums.chunks_mut(block / CHUNK) {
-                let max = sums.iter().fold(0f32, |max, sum| max.max(*sum));
+                let mut max = 0f32;
+                for sum in sums.iter() {
+                    max = max.max(*sum);
+                }
                 sums.fill(max);
             }
         }
         for (scale, sum) in scales.iter_mut().zip(sums.iter_mut()) {
-            // Below that there is no f32 for the inverse: the block counts as zeros.
             let max = if *sum < MAX_ABS_MIN { 0.0 } else { *sum };
             *scale = max / precision.limit();
             // The largest is scaled to the limit exactly, so that codes stay within it.
@@ -255,8 +261,9 @@ pub struct NotFinite {
     pub row: usize,
 }
 
-/// A block whose numbers are all smaller is taken for zeros.
-const MAX_ABS_MIN: f32 = 1e-33;
+/// A block whose numbers are all smaller is taken for zeros: there is no f32 for its scale's
+/// inverse, or the scale times a weight's is subnormal, which is zero for ARMv7's NEON.
+const MAX_ABS_MIN: f32 = 1e-30;
 
 /// Codes left empty between rows. Rows whose distance is a power of two would all have their
 /// chunks in the same few sets of the first-level cache, and push each other out.

@@ -45,7 +45,8 @@ impl Kernel for Neon {
 }
 
 impl Isa for Neon {
-    const REGISTERS: usize = 16;
+    // What it decides is that four weight rows go with two rows of x: here, rows go in twos.
+    const REGISTERS: usize = 32;
 
     #[inline(never)]
     unsafe fn strip<const M: usize, const CHUNK: usize, const BITS: usize>(

@@ -99,7 +99,8 @@ pub fn matmul(
     if features.start < in_place {
         let weights = &matrix.codes[features.start * matrix.row_bytes..];
         let bias = if matrix.bits == 8 { -f32::from(offset) } else { 0.0 };
-        job.run(features.start..in_place, weights, matrix.bits, matrix.row_bytes, bias);
+        let cached = matrix.cached;
+        job.run(features.start..in_place, weights, matrix.bits, cached, matrix.row_bytes, bias);
     }
     // A signed kernel wants small codes around 0, an unsigned one as they are.
     let lift = if offset == 0 { 0 } else { offset - (1 << (matrix.bits - 1)) };
@@ -110,7 +111,7 @@ pub fn matmul(
             let packed = &matrix.codes[row * matrix.row_bytes..][..matrix.row_bytes];
             wide(Expand { packed, bits: matrix.bits, lift, out });
         }
-        job.run(rows, expanded, 8, padded, f32::from(lift) - f32::from(offset));
+        job.run(rows, expanded, 8, true, padded, f32::from(lift) - f32::from(offset));
     }
 }
 
@@ -127,7 +128,15 @@ struct Job<'a> {
 impl Job<'_> {
     /// Multiplies `rows`, whose weights of `bits` bits are above the file's codes, as the kernel
     /// takes them, by `bias`.
-    fn run(&mut self, rows: Range<usize>, weights: &[u8], bits: u8, stride: usize, bias: f32) {
+    fn run(
+        &mut self,
+        rows: Range<usize>,
+        weights: &[u8],
+        bits: u8,
+        cached: bool,
+        stride: usize,
+        bias: f32,
+    ) {
         let matrix = self.matrix;
         let blocks = blocks(matrix.k, matrix.block);
         let own = rows.start * blocks..rows.end * blocks;
@@ -136,7 +145,7 @@ impl Job<'_> {
         self.kernel.multiply(&mut Panel {
             weights,
             bits,
-            cached: matrix.cached,
+            cached,
             stride,
             rows: rows.len(),
             scales: match matrix.block {

@@ -23,7 +23,7 @@ pub mod wide;
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
-#[cfg(arm_neon)]
+#[cfg(all(target_arch = "arm", arm_neon))]
 mod arm;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

@@ -18,15 +18,14 @@ pub trait Wide {
 #[inline]
 pub fn wide<W: Wide>(computation: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx512vl")
-        && std::arch::is_x86_feature_detected!("avx512bw")
-        && std::arch::is_x86_feature_detected!("avx512dq")
-    {
-        // SAFETY: the features are there.
-        return unsafe { avx512(computation) };
-    }
-    #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        if std::arch::is_x86_feature_detected!("avx512vl")
+            && std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512dq")
+        {
+            // SAFETY: the features are there.
+            return unsafe { avx512(computation) };
+        }
         // SAFETY: the features are there.
         return unsafe { avx2(computation) };
     }

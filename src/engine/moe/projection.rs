@@ -34,7 +34,7 @@ pub struct Quantised {
     /// Elements of k that share a scale; `None`: a row.
     pub block: Option<usize>,
     pub codes: Bytes,
-    /// Whether the last-level cache holds all weights of the model.
+    /// Whether the last-level cache can hold the weights of all our operators in the model.
     pub cached: bool,
     /// `[experts, n]` or `[experts, n, blocks]`.
     pub scales: Floats,

@@ -17,20 +17,24 @@ pub struct TensorSource {
 
 /// Constant tensors by name.
 #[derive(Debug, Default)]
-pub struct Tensors(HashMap<String, TensorSource>);
+pub struct Tensors {
+    by_name: HashMap<String, TensorSource>,
+    bytes: u64,
+}
 
 impl Tensors {
     pub fn insert(&mut self, name: String, source: TensorSource) {
-        self.0.insert(name, source);
+        self.bytes = self.bytes.saturating_add(source.bytes.as_slice().len() as u64);
+        self.by_name.insert(name, source);
     }
 
     /// Bytes of all of them.
     pub fn bytes(&self) -> u64 {
-        self.0.values().map(|source| source.bytes.as_slice().len() as u64).sum()
+        self.bytes
     }
 
     pub fn get(&self, name: &str) -> Option<&TensorSource> {
-        self.0.get(name)
+        self.by_name.get(name)
     }
 }
 

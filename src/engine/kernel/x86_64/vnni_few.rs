@@ -48,7 +48,7 @@ struct Pair {
 pub unsafe fn multiply(panel: &mut Panel<'_>) -> usize {
     let Some(weights) = Weights::of(panel) else { return 0 };
     let pairs = panel.x.chunks().div_ceil(2) * panel.columns.len();
-    if pairs > PAIRS_MAX {
+    if panel.rows < 4 || pairs > PAIRS_MAX {
         return 0;
     }
     // Two fours of weight rows share what is read of x. But memory is read fastest in order, and
