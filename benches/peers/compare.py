@@ -132,7 +132,12 @@ def shape_figures(peer, third, directory, shape_name, all_rows, rounds, failures
     for variant in (*models.VARIANTS, models.SAME, models.EMPTY):
         theirs = Onnxruntime(directory, file_of(shape_name, variant))
         every[variant] = (Moed(peer, directory, shape_name, variant, theirs.ports), theirs)
-    third = third and ggml.Ggml(third, directory, shape_name)
+    try:
+        third = third and ggml.Ggml(third, directory, shape_name)
+    except (OSError, RuntimeError) as error:
+        failures.append(f"{shape_name}_q8_b32: ggml not timed: {error}")
+        note(failures[-1])
+        third = None
     found = {}
     for rows in all_rows:
         sides, counts, differences = {}, {}, []
@@ -153,7 +158,7 @@ def shape_figures(peer, third, directory, shape_name, all_rows, rounds, failures
                 third.inputs(rows)
                 differences.append(compare_outputs(rows, third, every["q8_b32"][1]))
                 third_count = batch(third, rows)
-            except (RuntimeError, WrongAnswer) as error:
+            except (OSError, RuntimeError, WrongAnswer) as error:
                 failures.append(f"{shape_name}_q8_b32 with {rows} rows: ggml not timed: {error}")
                 note(failures[-1])
         gc.disable()

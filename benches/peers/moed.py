@@ -1,5 +1,6 @@
-"""Drives the bench program `peer`: see ../peer.rs for its commands."""
+"""Drives the bench program `peer`, or another that speaks as it does: see ../peer.rs."""
 
+import contextlib
 import os
 import subprocess
 import tempfile
@@ -27,7 +28,8 @@ class Peer:
         return self
 
     def __exit__(self, *_):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it ended before its time
+            self.process.stdin.close()
         self.process.wait()
 
 
